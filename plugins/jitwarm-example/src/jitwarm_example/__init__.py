@@ -1,0 +1,1 @@
+"""Three kernels of the kind that serving uses, one per DSL, each with its declaration beside it."""

@@ -1,0 +1,5 @@
+"""`python -m jitwarm`."""
+
+from jitwarm.cli import main
+
+main()

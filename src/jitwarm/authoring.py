@@ -1,0 +1,113 @@
+"""What kernel authors subclass: `JitKernel`.
+
+Adapters derive their own base classes (`TritonKernel`, ...) from it. It stands above `tracing`, so that a dispatch can be
+checked where it is defined, and below the backends.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from jitwarm.contract.config import WarmupConfig
+from jitwarm.contract.kernel import MEMBERS
+from jitwarm.contract.keys import encode_key, require_frozen
+from jitwarm.errors import InvalidKernelError
+from jitwarm.tracing.domain import RESERVED
+
+
+class JitKernel(ABC):
+    """A kernel that declares what it can become.
+
+    Subclasses give a frozen dataclass `CompileKey`, `dispatch`, `get_warmup_keys` and a compile-only `compile`. The class is
+    also a structural protocol: `isinstance(x, JitKernel)` holds for any object whose class has the four members.
+
+    A subclass is checked when it is defined; `class K(JitKernel, trace=False)` skips the part about `dispatch`, for a kernel
+    whose keys are listed by hand.
+
+    Attributes:
+        name: The kernel's part of its id; None means the class's name.
+        backend: The backend's name, where one backend compiles all keys; for reports.
+    """
+
+    CompileKey: ClassVar[type]
+    name: str | None = None
+    backend: str | None = None
+    extra_key_types: ClassVar[tuple[type, ...]] = ()
+
+    @abstractmethod
+    def dispatch(self, *args: Any, **kwargs: Any) -> Any:
+        """Map runtime arguments to the compile key that serves them: ordinary Python that knows nothing of warm-up."""
+
+    @abstractmethod
+    def get_warmup_keys(self, config: WarmupConfig) -> Iterable[Any]:
+        """The keys that `config` can reach; usually `jitwarm.trace_dispatch(self.dispatch, ...)`."""
+
+    @abstractmethod
+    def compile(self, key: Any) -> Any:
+        """Build or load one specialization for `jitwarm.current_target()`. Launches nothing, allocates no tensor."""
+
+    def __init_subclass__(cls, *, trace: bool = True, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if inspect.isabstract(cls) or "CompileKey" not in vars(cls):
+            return
+        require_frozen(cls.CompileKey)
+        if trace:
+            _check_dispatch(cls)
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> Any:
+        if cls is JitKernel:
+            return all(any(name in vars(base) for base in other.__mro__) for name in MEMBERS) or NotImplemented
+        return NotImplemented
+
+
+class CallableKernel(JitKernel):
+    """A kernel that can also be run: positional arguments are launched, keyword arguments decide the key.
+
+    Calling costs one `dispatch` in Python and one look-up by the key's text; a launch path that counts microseconds calls
+    `launch` with a key that it kept, or the compiled object itself.
+    """
+
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        """Dispatch on `inputs` and launch with `args`; compiles only if this key is not warm."""
+        return self.launch(self.dispatch(**inputs), *args)
+
+    @abstractmethod
+    def launch(self, key: Any, *args: Any) -> Any:
+        """Launch the specialization of `key`, and compile it first if it is not warm."""
+
+
+class Table:
+    """The compiled objects of one kernel, by key text: `1` and `True` are two entries."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, Any] = {}
+
+    def find(self, key: Any) -> Any | None:
+        """The object of `key`, or None."""
+        return self._objects.get(encode_key(key))
+
+    def put(self, key: Any, compiled: Any) -> None:
+        """File `compiled` under `key`, over what was there."""
+        self._objects[encode_key(key)] = compiled
+
+
+def _check_dispatch(cls: type) -> None:
+    dispatch = cls.__dict__.get("dispatch")
+    if not inspect.isfunction(dispatch):
+        return
+    parameters = inspect.signature(dispatch).parameters
+    if clash := RESERVED & parameters.keys():
+        raise InvalidKernelError(
+            f"{cls.__qualname__}.dispatch may not have a parameter called {', '.join(sorted(clash))}",
+            "trace_dispatch uses that name; rename the parameter",
+            f"{dispatch.__code__.co_filename}:{dispatch.__code__.co_firstlineno}",
+        )
+    for parameter in list(parameters.values())[1:]:
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise InvalidKernelError(
+                f"{cls.__qualname__}.dispatch: parameter {parameter.name!r} is positional-only",
+                "inputs are passed by name",
+                f"{dispatch.__code__.co_filename}:{dispatch.__code__.co_firstlineno}",
+            )

@@ -1,0 +1,128 @@
+"""`TileLangBackend`: TileLang behind the backend contract."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jitwarm.backends._tilelang import internals
+from jitwarm.backends._tilelang.kernel import TileLangKernel
+from jitwarm.backends.packages import installed_version, missing_package
+from jitwarm.contract.backend import Backend, CompileCount, Finding
+from jitwarm.contract.target import Target, Toolchain
+
+_PIP = "pip install 'nvidia-cuda-nvcc>=13' nvidia-cuda-cccl nvidia-cuda-crt nvidia-cuda-runtime nvidia-nvvm"
+
+
+class TileLangBackend(Backend):
+    """Compiles with `JITImpl.compile`, which calls nvcc; keeps artifacts in TileLang's own cache."""
+
+    name = "tilelang"
+    cache_variables = {"TILELANG_CACHE_DIR": "tilelang"}  # noqa: RUF012 - never mutated
+
+    def missing(self) -> str:
+        """Whether the package is there."""
+        return missing_package("tilelang", "tilelang")
+
+    def owns(self, kernel: object) -> bool:
+        """Whether it is a `TileLangKernel`."""
+        return isinstance(kernel, TileLangKernel)
+
+    def toolchain(self) -> Toolchain:
+        """TileLang's version, and nvcc's, which TileLang's own key leaves out."""
+        return Toolchain(self.name, (("tilelang", installed_version("tilelang")),), (("nvcc", nvcc_version()),))
+
+    def missing_toolchain(self, target: Target) -> str:
+        """Nvcc for CUDA, hipcc for AMD."""
+        if target.kind == "hip":
+            hipcc = shutil.which("hipcc") or Path(os.environ.get("ROCM_PATH", "/opt/rocm"), "bin", "hipcc").exists()
+            return "" if hipcc else "toolchain missing: TileLang needs hipcc for AMD; install ROCm or set ROCM_PATH"
+        return (
+            ""
+            if find_nvcc()
+            else "toolchain missing: TileLang needs nvcc; install CUDA 13 or pip install nvidia-cuda-nvcc"
+        )
+
+    def pin(self, target: Target) -> AbstractContextManager[None]:
+        """By TileLang's own variable, which is read at each use."""
+        return internals.pinned(target)
+
+    @contextmanager
+    def count_compiles(self) -> Iterator[CompileCount]:
+        """At the one method that every real compile passes; entries are seen where the cache hands them out."""
+        count = CompileCount()
+
+        def add() -> None:
+            count.n_compiled += 1
+
+        def see(entry: Path) -> None:
+            count.add_files(sorted(path for path in entry.glob("*") if path.is_file()))
+
+        with internals.counting(add, see):
+            yield count
+
+    def explain(self, exc: Exception) -> str:
+        """Nvcc's own words: TileLang puts the whole CUDA source before them and the command after."""
+        text = str(exc)
+        if "Compilation error:" not in text:
+            return super().explain(exc)
+        return "nvcc: " + text.rpartition("Compilation error:")[2].partition("\nCommand:")[0].strip()
+
+    def is_warm(self, kernel: TileLangKernel, key: Any) -> bool:
+        """By TileLang's own call table."""
+        return kernel.is_warm(key)
+
+    def examine(self) -> list[Finding]:
+        """Version, and the compilers that a build needs."""
+        findings = super().examine()
+        if self.missing():
+            return findings
+        nvcc = find_nvcc()
+        if nvcc:
+            findings.append(Finding("nvcc", "ok", f"{nvcc} ({nvcc_version()})"))
+        else:
+            findings.append(
+                Finding("nvcc", "error", "not found; TileLang cannot build for CUDA", f"install CUDA 13, or: {_PIP}")
+            )
+        return findings
+
+
+def find_nvcc() -> Path | None:
+    """Nvcc where TileLang itself would look: CUDA_HOME, CUDA_PATH, PATH, the pip package, /usr/local/cuda."""
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(variable):
+            candidate = Path(os.environ[variable], "bin", "nvcc")
+            return candidate if candidate.exists() else None
+    on_path = shutil.which("nvcc")
+    if on_path:
+        return Path(on_path)
+    return next((path for path in (*_pip_nvcc(), Path("/usr/local/cuda/bin/nvcc")) if path.exists()), None)
+
+
+def _pip_nvcc() -> Iterator[Path]:
+    import importlib.util
+
+    spec = importlib.util.find_spec("nvidia")
+    for place in spec.submodule_search_locations or () if spec else ():
+        yield from Path(place).glob("cu*/bin/nvcc")
+
+
+@cache
+def nvcc_version() -> str:
+    """Nvcc's release, e.g. `13.0`; `none` where there is no nvcc."""
+    nvcc = find_nvcc()
+    if nvcc is None:
+        return "none"
+    try:
+        text = subprocess.run(  # noqa: S603 - the compiler that TileLang itself would run
+            [nvcc, "--version"], capture_output=True, text=True, timeout=30, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return "none"
+    release = re.search(r"release (\d+\.\d+)", text)
+    return release[1] if release else "none"

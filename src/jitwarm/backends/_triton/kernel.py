@@ -1,0 +1,185 @@
+"""`TritonKernel`: a `@triton.jit` function that declares its specializations."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from jitwarm.authoring import CallableKernel
+from jitwarm.backends._triton import internals, wrappers
+from jitwarm.backends._triton.coverage import check_definition, check_entries
+from jitwarm.backends._triton.wrappers import TunedConfig, TunedKey
+from jitwarm.contract.backend import current_target
+from jitwarm.contract.kernel import Outcome
+from jitwarm.contract.keys import distinct_keys, encode_key, format_key
+from jitwarm.errors import CompileError, Skipped, Unresolved
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """One specialization, ready for Triton: parameter -> argument, and options in launch order."""
+
+    arguments: dict[str, Any]
+    options: dict[str, Any]
+
+
+class TritonKernel(CallableKernel):
+    """A Triton kernel. Subclasses set `kernel`, `CompileKey` and the three methods `dispatch`, `get_warmup_keys`, `launch_args`.
+
+    When a subclass is defined, every parameter and option that Triton compiles a new kernel for must be decided by something:
+    a key field of the same name (case is ignored), `fixed`, `derived`, or an autotune or heuristics wrapper.
+
+    Attributes:
+        kernel: The `@triton.jit` function, wrapped by `@triton.autotune` and `@triton.heuristics` or not.
+        options: Compile options in the order in which the launch writes them, e.g. `("num_warps", "num_stages")`. Their
+            values are key fields of these names, or in `fixed`. The order is part of Triton's in-process key.
+        fixed: Parameters and options with one value for all keys.
+        derived: Parameters that follow from key fields of other names, e.g. `{"BLOCK_SIZE": ("hidden_size",)}`.
+    """
+
+    backend = "triton"
+    extra_key_types = (TunedKey,)
+    kernel: ClassVar[Any]
+    options: ClassVar[Sequence[str]] = ()
+    fixed: ClassVar[Mapping[str, Any]] = {}
+    derived: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "kernel" in vars(cls) and "CompileKey" in vars(cls):
+            check_definition(cls)
+
+    def launch_args(self, key: Any) -> Mapping[str, Any]:
+        """What a launch of `key` passes for each parameter of the jit function, by name.
+
+        Returns:
+            A `TensorSpec` for a pointer, an `IntClass` or a representative int for an integer, any float for a float, the
+            value itself for a constexpr. Entries of `fixed` and of wrappers may be left out.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__}.launch_args is missing")
+
+    def compile(self, key: Any) -> Outcome | None:
+        """Build or load one specialization through Triton's own `warmup`; on a device also load its binary.
+
+        Raises:
+            Skipped: This autotune configuration cannot compile; the autotuner skips it, too.
+            Unresolved: The choice between autotune configurations, where none is pinned: it needs a device.
+            CompileError: It compiled, but could never be loaded on the target.
+        """
+        config = key.config if isinstance(key, TunedKey) else None
+        if isinstance(key, TunedKey) and config is None:
+            return self._choose(key.key)
+        launch = self._resolve(key)
+        try:
+            compiled = internals.compile_only(internals.jit_function(self.kernel), launch.arguments, launch.options)
+            internals.require_launchable(compiled, current_target())
+        except Exception as exc:
+            if config is not None and _tuner_skips(exc):
+                raise Skipped(f"this configuration cannot compile: {exc}", "the autotuner skips it as well") from exc
+            raise
+        if internals.has_real_driver():
+            internals.load_module(compiled)
+        return None
+
+    def launch(self, key: Any, *args: Any, grid: Any) -> Any:  # type: ignore[override]  # no Triton launch without grid
+        """Launch the specialization of `key`; Triton compiles it first if it is not warm.
+
+        Args:
+            key: What `dispatch` gave.
+            args: The parameters that are neither constexpr nor in `fixed`, in the jit function's order.
+            grid: As for `kernel[grid]`.
+
+        Raises:
+            NoDeviceError: This process has no GPU.
+        """
+        entries = {**self.fixed, **self.launch_args(key)}
+        parameters = internals.jit_function(self.kernel).params
+        given = [p.name for p in parameters if not p.is_constexpr and p.name not in self.fixed]
+        static = {p.name: entries[p.name] for p in parameters if p.name not in given and p.name in entries}
+        return self.kernel[grid](**dict(zip(given, args, strict=True)), **static, **self._options(key))
+
+    def __call__(self, *args: Any, grid: Any, **inputs: Any) -> Any:
+        """Dispatch on `inputs` and launch with `args` on `grid`."""
+        return self.launch(self.dispatch(**inputs), *args, grid=grid)
+
+    def expand_keys(self, keys: Iterable[Any]) -> list[Any]:
+        """Each key of an autotuned kernel as one key per configuration, and the choice between them as a key of its own."""
+        if wrappers.autotuner(self.kernel) is None:
+            return list(keys)
+        expanded: list[Any] = []
+        for key in keys:
+            configs = wrappers.configurations(self.kernel, {**self.fixed, **self.launch_args(key)})
+            expanded += [TunedKey(key, config) for config in configs]
+            if len(configs) > 1:
+                expanded.append(TunedKey(key, None))
+        return distinct_keys(expanded)
+
+    def check_keys(self, keys: Iterable[Any]) -> list[str]:
+        """Compare keys with what Triton's own binder makes of them.
+
+        Returns:
+            A warning for each group of keys that are one specialization to Triton.
+
+        Raises:
+            InvalidKernelError: A parameter has no entry, or its entry is decided by nothing that is in the key.
+        """
+        by_specialization: dict[str, list[Any]] = {}
+        for key in keys:
+            if isinstance(key, TunedKey) and key.config is None:
+                continue
+            check_entries(type(self), {**self.fixed, **self.launch_args(_own(key))})
+            by_specialization.setdefault(self.in_process_key(key), []).append(key)
+        return [
+            f"{len(same)} keys are one specialization to Triton: " + " | ".join(format_key(key) for key in same)
+            for same in by_specialization.values()
+            if len(same) > 1
+        ]
+
+    def is_warm(self, key: Any) -> bool:
+        """Whether a launch of `key` in this process would neither compile nor load."""
+        if isinstance(key, TunedKey) and key.config is None:
+            return False
+        compiled = internals.find_kernel(internals.jit_function(self.kernel), self.in_process_key(key))
+        return compiled is not None and (internals.is_loaded(compiled) or not internals.has_real_driver())
+
+    def in_process_key(self, key: Any) -> str:
+        """The text under which Triton files the specialization of `key` in this process."""
+        launch = self._resolve(key)
+        return internals.in_process_key(internals.jit_function(self.kernel), launch.arguments, launch.options)
+
+    def _resolve(self, key: Any) -> _Launch:
+        config = key.config if isinstance(key, TunedKey) else None
+        entries = {**self.fixed, **self.launch_args(_own(key))}
+        merged = wrappers.resolved(self.kernel, entries, config)
+        names = {p.name for p in internals.jit_function(self.kernel).params}
+        bounded = internals.current_target().kind == "hip"
+        arguments = {n: wrappers.argument(entry, bounded=bounded) for n, entry in merged.items() if n in names}
+        if config is not None:
+            wrappers.call_pre_hook(self.kernel, config, arguments)
+        return _Launch(arguments, {**self._options(_own(key)), **(dict(config.options) if config else {})})
+
+    def _options(self, key: Any) -> dict[str, Any]:
+        """The author's compile options, in launch order."""
+        by_name = {field.name.lower(): getattr(key, field.name) for field in fields(key)}
+        return {name: self.fixed[name] if name in self.fixed else by_name[name.lower()] for name in self.options}
+
+    def _choose(self, key: Any) -> Outcome:
+        if wrappers.pinned_choice(self.kernel, {**self.fixed, **self.launch_args(key)}) is not None:
+            return Outcome.ALREADY_WARM
+        raise Unresolved(
+            f"tuning needs a device ({encode_key(key)})",
+            "all configurations are built; the first launch finds the best, or pin one: kernel.cache[tuning key] = config",
+        )
+
+
+def _own(key: Any) -> Any:
+    """The author's key."""
+    return key.key if isinstance(key, TunedKey) else key
+
+
+def _tuner_skips(exc: Exception) -> bool:
+    """Whether the autotuner counts this as a slow configuration instead of failing."""
+    skipped = ("OutOfResources", "CompileTimeAssertionFailure", "PTXASError")
+    return isinstance(exc, CompileError) or type(exc).__name__ in skipped
+
+
+__all__ = ["TritonKernel", "TunedConfig", "TunedKey"]

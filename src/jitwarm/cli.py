@@ -1,0 +1,221 @@
+"""The command line: `jitwarm plugins | plan | warm | bake | doctor`.
+
+Exit codes: 0 all asked keys are warm, 1 some are not, 2 usage, 3 toolchain or preflight, 4 store. Reports go to stdout,
+progress and errors to stderr.
+"""
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from jitwarm import doctor as preflight
+from jitwarm import tables
+from jitwarm.contract.backend import Finding
+from jitwarm.contract.target import Target
+from jitwarm.engine.report import Report
+from jitwarm.errors import JitwarmError, StoreError, TargetError, ToolchainError, UsageError
+from jitwarm.progress import Progress
+from jitwarm.session import BLIND, Session
+from jitwarm.settings import Asked, read
+
+FAILED, USAGE, TOOLCHAIN, STORE = 1, 2, 3, 4
+
+app = typer.Typer(
+    name="jitwarm",
+    help="Compile every kernel specialization that a configuration can reach, before the first request.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML: fields of WarmupConfig, [settings], [extra.<plugin>].")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A value over the file's: max_num_seqs=64, or <plugin>.<name>=<TOML value>."),
+]
+KernelGlob = Annotated[str, typer.Option("--kernel", help="Only kernels whose id (<plugin>:<name>) matches this glob.")]
+TargetName = Annotated[
+    str | None,
+    typer.Option(
+        "--target", help="cuda:90, cuda:100, hip:gfx942, ... Default: JITWARM_TARGET, else this machine's GPU."
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Also fail for skipped keys, refused plugins and failing policies.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+@app.command()
+def plugins(
+    config: ConfigFile = None, assignments: Assignments = None, target: TargetName = None, as_json: AsJson = False
+) -> None:
+    """List the installed plugins, their kernels, the backends, and what was refused."""
+    session = Session(_read(config, assignments), _target(target) or Target("cuda", "90"))
+    kernels = session.discover()
+    if as_json:
+        _print_json(
+            {
+                "plugins": [vars(plugin) for plugin in session.registry.plugins.values()],
+                "backends": [
+                    {"name": b.name, "missing": b.missing(), "toolchain": b.toolchain().full_text()}
+                    for b in session.registry.backends
+                ],
+                "kernels": [{"id": k.id, "backend": k.backend, "distribution": k.distribution} for k in kernels],
+                "refused": [vars(refused) for refused in session.registry.refused],
+                "left_out": session.registry.left_out,
+            }
+        )
+    else:
+        tables.show_plugins(_console(), session.registry, [(kernel.id, kernel.plugin) for kernel in kernels])
+    session.finish()
+
+
+@app.command()
+def plan(
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    kernel: KernelGlob = "*",
+    target: TargetName = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the keys that would be warmed. Compiles nothing."""
+    session = Session(_read(config, assignments), _target(target))
+    session.plan(kernel)
+    session.finish()
+    if as_json:
+        _print_json(session.report.to_json())
+    else:
+        tables.show_plan(_console(), session.report)
+    if any(row.outcome == "failed" for row in session.report.rows):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def warm(
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    kernel: KernelGlob = "*",
+    target: TargetName = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile or load every key into this user's store (JITWARM_CACHE_DIR), for the GPU of this machine."""
+    _run(_read(config, assignments), target, kernel, strict=strict, as_json=as_json)
+
+
+@app.command()
+def bake(
+    out: Annotated[Path, typer.Option("--out", help="Directory for the artifacts; made if need be.")],
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    kernel: KernelGlob = "*",
+    target: TargetName = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile every key for a target into a directory. Needs no GPU, and hides one that is there."""
+    os.environ.update(BLIND)
+    _run(_read(config, assignments), target, kernel, strict=strict, as_json=as_json, root=out)
+
+
+@app.command()
+def doctor(config: ConfigFile = None, target: TargetName = None, as_json: AsJson = False) -> None:
+    """Check compilers, backends, caches and target, and say what to do about each finding."""
+    asked = _read(config, None)
+    problem = ""
+    try:
+        session = Session(asked, _target(target))
+    except TargetError as exc:
+        if target or asked.settings.target:
+            raise
+        problem = exc.message
+        session = Session(asked, Target("cuda", "90"))
+    findings = list(
+        preflight.examine(session.root, None if problem else session.target, problem, session.registry.backends)
+    )
+    session.registry.load_installed()
+    findings += [
+        Finding(f"plugin {refused.name}", "error", refused.reason, f"fix {refused.distribution}, or JITWARM_DISABLE")
+        for refused in session.registry.refused
+    ]
+    if as_json:
+        _print_json({"findings": [vars(finding) for finding in findings]})
+    else:
+        tables.show_findings(_console(), findings)
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(TOOLCHAIN)
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit; an error of ours is one clear sentence and its exit code, never a traceback."""
+    if sys.platform != "linux":
+        _fail(UsageError(f"jitwarm runs on Linux, not on {sys.platform}"), USAGE)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # compilers' advice to their own users, in the middle of our report
+    try:
+        app(argv, standalone_mode=True)
+    except UsageError as exc:
+        _fail(exc, USAGE)
+    except ToolchainError as exc:
+        _fail(exc, TOOLCHAIN)
+    except StoreError as exc:
+        _fail(exc, STORE)
+    except JitwarmError as exc:
+        _fail(exc, FAILED)
+    sys.exit(0)
+
+
+def _run(
+    asked: Asked, target: str | None, kernel: str, *, strict: bool, as_json: bool, root: Path | None = None
+) -> None:
+    with Progress() as progress:
+        session = Session(asked, _target(target), root=root, listeners=[progress])
+        report = session.run(session.plan(kernel))
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        tables.show_report(_console(), report)
+    raise typer.Exit(_exit_code(report, strict=strict))
+
+
+def _exit_code(report: Report, *, strict: bool) -> int:
+    """0 if complete; 3 if no key could even be tried, because a backend or a toolchain is missing; else 1."""
+    if report.is_complete(strict=strict):
+        return 0
+    stopped = [row for row in report.rows if row.outcome == "unresolved" and _is_toolchain(row.error or "")]
+    return TOOLCHAIN if stopped and len(stopped) == len(report.rows) else FAILED
+
+
+def _is_toolchain(error: str) -> bool:
+    return "is not installed" in error or error.startswith("toolchain missing")
+
+
+def _read(config: Path | None, assignments: list[str] | None) -> Asked:
+    return read(config, assignments or ())
+
+
+def _target(text: str | None) -> Target | None:
+    return Target.parse(text) if text else None
+
+
+def _console() -> Console:
+    """stdout; on a pipe wide enough that no line is cut."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, indent=2))  # noqa: T201 - the document is what was asked for
+
+
+def _fail(exc: JitwarmError, code: int) -> NoReturn:
+    print(f"jitwarm: {exc}", file=sys.stderr)  # noqa: T201 - this is the program's voice
+    sys.exit(code)

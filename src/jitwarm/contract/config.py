@@ -1,0 +1,99 @@
+"""`WarmupConfig`: what the running configuration says, as plain data.
+
+Equal to its JSON, so that it crosses a process, a file or a host unchanged. Live objects (the model, its runner) are no
+fields: they cannot be written down.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jitwarm.errors import NeedsModel
+
+
+@dataclass(frozen=True)
+class AttentionGroup:
+    """Layers that share one attention specialization.
+
+    Attributes:
+        n_heads: Query heads on this rank.
+        n_kv_heads: Key/value heads on this rank.
+        head_size: Elements per head.
+        sliding_window: Tokens, or None for full attention.
+        logits_soft_cap: 0.0 for none.
+        backend: The attention backend's name, if it is chosen.
+    """
+
+    n_heads: int
+    n_kv_heads: int
+    head_size: int
+    sliding_window: int | None = None
+    logits_soft_cap: float = 0.0
+    backend: str = ""
+
+
+@dataclass(frozen=True)
+class MoELayer:
+    """MoE layers of one shape on this rank. Sizes in elements, `group_size` in elements per scale (-1: none)."""
+
+    n_experts: int
+    n_local_experts: int
+    top_k: int
+    hidden_size: int
+    intermediate_size: int
+    quantization: str | None = None
+    group_size: int = -1
+
+
+@dataclass(frozen=True)
+class WarmupConfig:
+    """The configuration whose reachable keys are to be warm. Every field has a default.
+
+    Attributes:
+        dtype: The model's activation dtype, a torch name.
+        kv_cache_dtype: `"auto"` means `dtype`.
+        max_num_batched_tokens: Tokens in one step, at most.
+        max_num_seqs: Sequences in one step, at most.
+        max_model_len: Tokens in one sequence, at most; None where unknown.
+        cudagraph_capture_sizes: Token counts that are captured, ascending.
+        tp_rank: Rank of this process in its tensor-parallel group; likewise `pp_`, `dp_`, `ep_`.
+        tp_size: Size of that group.
+        num_speculative_tokens: Draft tokens per step.
+        attention: The distinct attention groups of this rank.
+        moe: The distinct MoE layer shapes of this rank.
+        quantization: The method's name, or None.
+        extra: Each plugin's own values, by plugin name.
+    """
+
+    dtype: str = "bfloat16"
+    kv_cache_dtype: str = "auto"
+    max_num_batched_tokens: int = 8192
+    max_num_seqs: int = 256
+    max_model_len: int | None = None
+    cudagraph_capture_sizes: tuple[int, ...] = ()
+    tp_rank: int = 0
+    tp_size: int = 1
+    pp_rank: int = 0
+    pp_size: int = 1
+    dp_rank: int = 0
+    dp_size: int = 1
+    ep_rank: int = 0
+    ep_size: int = 1
+    num_speculative_tokens: int = 0
+    attention: tuple[AttentionGroup, ...] = ()
+    moe: tuple[MoELayer, ...] = ()
+    quantization: str | None = None
+    extra: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def for_plugin(self, name: str) -> dict[str, Any]:
+        """The values that were given to one plugin (`[extra.<name>]`, `--set <name>.x=...`); empty if none were."""
+        return dict(self.extra.get(name, {}))
+
+    def require_model(self) -> Any:
+        """The live model.
+
+        Raises:
+            NeedsModel: There is none in this process; the kernel's keys become `unresolved`.
+        """
+        raise NeedsModel(
+            "needs the model", "this kernel takes its keys from live layers: it is warmed inside the engine"
+        )

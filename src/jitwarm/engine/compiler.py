@@ -1,0 +1,212 @@
+"""The built-in policy: make one key warm by the kernel's own `compile`, watched, locked and recorded."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from jitwarm.contract.backend import Backend, CompileCount, TargetScope
+from jitwarm.contract.config import WarmupConfig
+from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
+from jitwarm.contract.keys import encode_key
+from jitwarm.contract.target import Target
+from jitwarm.engine.source import source_digest
+from jitwarm.errors import (
+    CompileError,
+    ContractError,
+    JitwarmError,
+    LockTimeoutError,
+    ToolchainError,
+    UnsupportedTargetError,
+)
+from jitwarm.hookspecs import hookimpl
+from jitwarm.store import Entry, Store
+from jitwarm.store.store import remove
+
+_ACTIVE: ContextVar["BuiltinPolicy"] = ContextVar("jitwarm_builtin_policy")
+
+
+class BuiltinPolicy:
+    """The implementations that are asked last; each calls the kernel's own member.
+
+    Args:
+        backends: All that are known, available or not.
+        emit: Receives a `compile` event for each key that really was compiled.
+        lock_timeout_s: Longest wait for another process that builds the same key; then it is built here, too.
+    """
+
+    def __init__(self, backends: Sequence[Backend], emit: Callable[..., None], lock_timeout_s: float) -> None:
+        self._backends = backends
+        self._opened: Store | None = None
+        self._emit = emit
+        self._lock_timeout_s = lock_timeout_s
+        self._records: dict[int, RegisteredKernel] = {}
+
+    def know(self, kernels: Iterable[RegisteredKernel]) -> None:
+        """Remember where kernels come from."""
+        self._records.update({id(kernel.kernel): kernel for kernel in kernels})
+
+    def use(self, store: Store) -> None:
+        """Put artifacts and manifests here; needed before anything is compiled, not before keys are listed."""
+        self._opened = store
+
+    @hookimpl(trylast=True)
+    def jitwarm_compile_key(self, kernel: Kernel) -> type:
+        """The kernel's own class."""
+        return kernel.CompileKey
+
+    @hookimpl(trylast=True)
+    def jitwarm_dispatch(self, kernel: Kernel, arguments: Mapping[str, Any]) -> Any:
+        """The kernel's own dispatch."""
+        return kernel.dispatch(**arguments)
+
+    @hookimpl(trylast=True)
+    def jitwarm_warmup_keys(self, kernel: Kernel, config: WarmupConfig) -> Sequence[Any]:
+        """The kernel's own list."""
+        return list(kernel.get_warmup_keys(config))
+
+    @hookimpl(trylast=True)
+    def jitwarm_compile(self, kernel: Kernel, key: Any, target: Target) -> Outcome:
+        """The kernel's own compile; see `compile`."""
+        return self.compile(kernel, key, target)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """While entered, `default_compile` and `default_warmup_keys` answer through this object."""
+        token = _ACTIVE.set(self)
+        try:
+            yield
+        finally:
+            _ACTIVE.reset(token)
+
+    @contextmanager
+    def pinned(self, kernel: Kernel, target: Target) -> Iterator[Sequence[Backend]]:
+        """While entered, the backends that `kernel` may use build for `target`. Yields them.
+
+        Raises:
+            ToolchainError: The kernel's backend is not installed.
+            UnsupportedTargetError: The kernel's backend cannot build for `target`.
+        """
+        involved = self._involved(kernel, target)
+        with ExitStack() as stack:
+            stack.enter_context(TargetScope(target))
+            for backend in involved:
+                stack.enter_context(backend.pin(target))
+            yield involved
+
+    def compile(self, kernel: Kernel, key: Any, target: Target) -> Outcome:
+        """Make `key` warm in this process, from the store where that is possible.
+
+        Damaged entries are dropped first, so that the compiler misses rather than loads them.
+        """
+        record = self._records[id(kernel)]
+        with self.pinned(kernel, target) as involved:
+            if any(backend.owns(kernel) and backend.is_warm(kernel, key) for backend in involved):
+                return Outcome.ALREADY_WARM
+            toolchain = "; ".join(backend.toolchain().text() for backend in involved)
+            text = encode_key(key)
+            fingerprint = self._store.fingerprint(record.id, text, str(target), toolchain, source_digest(record))
+            with self._locked(fingerprint):
+                known = self._store.find(fingerprint)
+                if known and (damaged := self._store.damaged(known)):
+                    self._drop(known, involved, [str(file) for file in damaged])
+                    known = None
+                start = time.monotonic()
+                try:
+                    answer, count = self._watched(kernel, key, fingerprint, involved, target)
+                except CompileError as exc:
+                    if known is None:
+                        raise
+                    # It was built before: what is there cannot be read, whatever the checksums say. A miss, then.
+                    self._drop(known, involved, [exc.message])
+                    known = None
+                    answer, count = self._watched(kernel, key, fingerprint, involved, target)
+                seconds = round(time.monotonic() - start, 4)
+                if count.n_compiled or known is None:
+                    full = "; ".join(backend.toolchain().full_text() for backend in involved)
+                    files = self._store.digests(count.files)
+                    self._store.publish(Entry(fingerprint, record.id, text, str(target), full, files, seconds))
+        if count.n_compiled:
+            self._emit("compile", kernel=record.id, key=text, n=count.n_compiled, seconds=seconds)
+        return answer or (Outcome.COMPILED if count.n_compiled else Outcome.LOADED)
+
+    @property
+    def _store(self) -> Store:
+        if self._opened is None:
+            raise ContractError("keys are compiled while a session runs, not before")
+        return self._opened
+
+    def _involved(self, kernel: Kernel, target: Target) -> list[Backend]:
+        """The kernel's own backend; for a kernel that no adapter knows, all that can build for `target`."""
+        owner = next((backend for backend in self._backends if backend.owns(kernel)), None)
+        if owner is None:
+            return [b for b in self._backends if not b.missing() and not b.unsupported(target)]
+        if missing := owner.missing():
+            raise ToolchainError(f"{owner.name} is not installed", missing)
+        if reason := owner.unsupported(target):
+            raise UnsupportedTargetError(reason)
+        return [owner]
+
+    def _watched(
+        self, kernel: Kernel, key: Any, fingerprint: str, involved: Sequence[Backend], target: Target
+    ) -> tuple[Outcome | None, CompileCount]:
+        """Call the kernel's compile, with compiles counted and artifacts collected."""
+        directory = self._store.objects(fingerprint)
+        with ExitStack() as stack:
+            counts = [stack.enter_context(backend.count_compiles()) for backend in involved]
+            for backend in involved:
+                stack.enter_context(backend.exchange(directory, target))
+            try:
+                answer = kernel.compile(key)
+            except JitwarmError:
+                raise
+            except Exception as exc:
+                raise self._explained(exc, involved, target) from exc
+        total = CompileCount(sum(count.n_compiled for count in counts))
+        for count in counts:
+            total.add_files(list(count.files))
+        total.add_files(sorted(directory.glob("*")))
+        return (answer if isinstance(answer, Outcome) else None), total
+
+    def _explained(self, exc: Exception, involved: Sequence[Backend], target: Target) -> JitwarmError:
+        """A compiler's error in our words: a missing program is named as such."""
+        if reason := next(filter(None, (backend.missing_toolchain(target) for backend in involved)), ""):
+            return ToolchainError(reason)
+        return CompileError(involved[0].explain(exc) if len(involved) == 1 else f"{type(exc).__name__}: {exc}")
+
+    def _drop(self, entry: Entry, involved: Sequence[Backend], why: list[str]) -> None:
+        """Remove everything that an entry consists of from the compilers' caches, so that they miss."""
+        for name in entry.files:
+            for backend in involved:
+                remove(backend.entry_root(self._store.root / name))
+        self._store.forget(entry.fingerprint)
+        self._emit("entry_damaged", kernel=entry.kernel, key=entry.key, why=why)
+
+    @contextmanager
+    def _locked(self, fingerprint: str) -> Iterator[None]:
+        """Hold the key's lock; where it is not free in time, go on without it: late is better than never."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._store.lock(fingerprint, self._lock_timeout_s))
+            except LockTimeoutError as exc:
+                self._emit("lock_timeout", error=exc.message)
+            yield
+
+
+def default_warmup_keys(kernel: Kernel, config: WarmupConfig) -> Sequence[Any]:
+    """The keys that `kernel` itself lists; for a policy that wants these and something more."""
+    return list(kernel.get_warmup_keys(config))
+
+
+def default_compile(kernel: Kernel, key: Any, target: Target) -> Outcome:
+    """Make `key` warm as if there were no policy; for a policy that wants this and something more.
+
+    Raises:
+        ContractError: Called outside a `jitwarm_compile` hook.
+    """
+    try:
+        policy = _ACTIVE.get()
+    except LookupError:
+        raise ContractError("default_compile answers inside a jitwarm_compile hook only") from None
+    return policy.compile(kernel, key, target)

@@ -1,0 +1,109 @@
+"""The plan: kernels and a configuration become one ordered, de-duplicated list of keys. Pure: no I/O, no compiler."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jitwarm.contract.kernel import Outcome, RegisteredKernel
+from jitwarm.contract.keys import encode_key, format_key, key_digest
+from jitwarm.contract.target import Target
+from jitwarm.errors import JitwarmError, Skipped, Unresolved
+
+
+@dataclass(frozen=True)
+class PlannedKey:
+    """One key to make warm.
+
+    Attributes:
+        digest: Names the key in every process and on every host.
+        text: The canonical key text.
+        label: The key for people.
+        key: The object itself; not compared, and not part of the plan as data.
+    """
+
+    digest: str
+    text: str
+    label: str
+    key: Any = field(compare=False, repr=False, default=None)
+
+
+@dataclass(frozen=True)
+class PlannedKernel:
+    """A kernel's keys, or why they could not be listed.
+
+    Attributes:
+        id: Kernel id.
+        backend: Backend name, or None.
+        distribution: Name and version of the declaring package.
+        keys: In the order in which they will be built.
+        notes: What a reviewer should know, one sentence each.
+        problem: `(outcome, error)` where listing failed.
+    """
+
+    id: str
+    backend: str | None
+    distribution: str
+    keys: tuple[PlannedKey, ...] = ()
+    notes: tuple[str, ...] = ()
+    problem: tuple[Outcome, str] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one run will make warm."""
+
+    target: Target
+    kernels: tuple[PlannedKernel, ...]
+
+    @property
+    def n_keys(self) -> int:
+        """Number of keys."""
+        return sum(len(kernel.keys) for kernel in self.kernels)
+
+
+Listing = tuple[Sequence[Any], Sequence[str]]
+
+
+def make_plan(
+    kernels: Iterable[RegisteredKernel], list_keys: Callable[[RegisteredKernel], Listing], target: Target
+) -> Plan:
+    """Ask each kernel for its keys; one that fails is a row of its own, and the others go on.
+
+    Args:
+        kernels: In the order in which they will be built.
+        list_keys: A kernel's keys and notes. May raise.
+        target: What will be built for.
+    """
+    return Plan(target, tuple(_planned(kernel, list_keys) for kernel in kernels))
+
+
+def outcome_of(exc: BaseException) -> Outcome:
+    """The outcome that an exception stands for."""
+    if isinstance(exc, Unresolved):
+        return Outcome.UNRESOLVED
+    return Outcome.SKIPPED if isinstance(exc, Skipped) else Outcome.FAILED
+
+
+def describe_error(exc: BaseException) -> str:
+    """An exception for a row: our own say what to do; others are named with their class."""
+    if isinstance(exc, JitwarmError):
+        return str(exc)
+    return f"{type(exc).__name__}: {exc}"
+
+
+def _planned(kernel: RegisteredKernel, list_keys: Callable[[RegisteredKernel], Listing]) -> PlannedKernel:
+    try:
+        keys, notes = list_keys(kernel)
+        planned = tuple(_distinct(kernel.id, keys))
+    except Exception as exc:  # noqa: BLE001 - whatever a kernel raises, the others go on
+        problem = (outcome_of(exc), describe_error(exc))
+        return PlannedKernel(kernel.id, kernel.backend, kernel.distribution, problem=problem)
+    return PlannedKernel(kernel.id, kernel.backend, kernel.distribution, planned, tuple(notes))
+
+
+def _distinct(kernel_id: str, keys: Iterable[Any]) -> Iterable[PlannedKey]:
+    """Keys without repeats, told apart by text."""
+    by_text: dict[str, Any] = {}
+    for key in keys:
+        by_text.setdefault(encode_key(key), key)
+    return (PlannedKey(key_digest(kernel_id, text), text, format_key(key), key) for text, key in by_text.items())

@@ -1,0 +1,105 @@
+"""Every exception of jitwarm. Imports nothing, so that every module may import it.
+
+The class says who must act: the author of a plugin, the author of a dispatch, whoever set the options, whoever owns the
+machine. All arguments are positional and reach `Exception.__init__`, because an exception with keyword-only arguments
+cannot be unpickled and would kill the process pool that carries it.
+"""
+
+
+class JitwarmError(Exception):
+    """Base of all. `str()` gives what went wrong, where, and what to do, each on its own line."""
+
+    def __init__(self, message: str, hint: str = "", where: str = "") -> None:
+        super().__init__(message, hint, where)
+        self.message = message
+        self.hint = hint
+        self.where = where
+
+    def __str__(self) -> str:
+        """The message, then `where` and `hint` if there are any."""
+        lines = [self.message]
+        if self.where:
+            lines.append(f"  at: {self.where}")
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class UsageError(JitwarmError):
+    """Somebody asked for a thing that does not exist: an unknown target, option, kernel glob or name."""
+
+
+class SettingsError(UsageError):
+    """A configuration file, variable or `--set` holds an unknown name or a value of the wrong type."""
+
+
+class TargetError(UsageError):
+    """A text that names no target, with the right spelling in the hint."""
+
+
+class ContractError(JitwarmError):
+    """The author of a plugin or kernel must act."""
+
+
+class PluginError(ContractError):
+    """A plugin was refused: it cannot be imported, raises in a hook, misspells one, or yields what is no kernel."""
+
+
+class InvalidKernelError(ContractError):
+    """An object that cannot be a kernel, or a kernel class whose definition contradicts itself."""
+
+
+class UnencodableKey(ContractError):  # noqa: N818 - the name is part of the documented contract
+    """A compile key holds a value that has no canonical text: a tensor, a list, an object of a local class."""
+
+
+class TracingError(ContractError):
+    """`trace_dispatch` cannot list the keys: the declared domain or the dispatch function must change."""
+
+
+class DomainError(TracingError):
+    """A value space that contradicts itself: a step below 1, an empty range, an input that dispatch does not take."""
+
+
+class KeySpaceTooLargeError(TracingError):
+    """The domain has more points than may be evaluated. Nothing is returned: never a silently partial set."""
+
+
+class Unresolved(JitwarmError):  # noqa: N818 - it names the outcome that it becomes
+    """Whether this key can be warm is not known here. Becomes the outcome `unresolved`, apart from `failed`."""
+
+
+class NeedsModel(Unresolved):
+    """A kernel asked for the live model where there is none (in `bake`, or in a child process)."""
+
+
+class UnsupportedTargetError(Unresolved):
+    """A backend cannot compile for the asked target."""
+
+
+class ToolchainError(Unresolved):
+    """A package or program that a backend needs (nvcc, a C compiler, the DSL itself) is missing."""
+
+
+class CompileError(JitwarmError):
+    """A compiler answered, but what it made cannot be used (wrong architecture, no binary)."""
+
+
+class NoDeviceError(JitwarmError):
+    """A launch was asked of a process that has no GPU: it can compile, but not run."""
+
+
+class StoreError(JitwarmError):
+    """The store cannot be read or written, is of a foreign format, or is open to other users."""
+
+
+class LockTimeoutError(StoreError, TimeoutError):
+    """A lock of the store was not free before its deadline."""
+
+
+class WarmupFailedError(JitwarmError):
+    """Policy `strict`: at least one asked key is not warm. Raised once, at the end, with the list."""
+
+
+class Skipped(JitwarmError):  # noqa: N818 - it names the outcome that it becomes
+    """This key need not be warm, for the reason given: the autotuner would skip this configuration, too."""

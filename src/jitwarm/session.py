@@ -1,0 +1,227 @@
+"""One run, wired: settings, plugins, store, planner, runner and report meet here and nowhere else."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jitwarm.contract.backend import Backend, TargetScope
+from jitwarm.contract.config import WarmupConfig
+from jitwarm.contract.kernel import Outcome, RegisteredKernel
+from jitwarm.contract.keys import decode_key
+from jitwarm.contract.target import Target
+from jitwarm.engine.compiler import BuiltinPolicy
+from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, make_plan
+from jitwarm.engine.report import Report, ReportBuilder
+from jitwarm.engine.runner import announce, run
+from jitwarm.errors import Skipped, TargetError, UsageError, WarmupFailedError
+from jitwarm.events import EventLog
+from jitwarm.registry import RefusedPlugin, Registry
+from jitwarm.settings import Asked, Settings, matches, read
+from jitwarm.store import Store
+
+# Together they hide every GPU from every stack, so that a machine with one bakes exactly as a machine without.
+BLIND = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
+
+
+class Session:
+    """One run over one configuration, one target and one store.
+
+    Args:
+        asked: Configuration and settings.
+        target: What to build for; None takes the settings' target, else this machine's GPU.
+        root: The store's directory, over the settings' one. Then the compilers' caches are moved there even if the
+            environment names others: the directory is to hold everything.
+        listeners: Called with each event.
+
+    Side effects: sets the compilers' cache variables in `os.environ`, unless `manage_caches` is off.
+    """
+
+    def __init__(
+        self,
+        asked: Asked,
+        target: Target | None = None,
+        *,
+        root: Path | None = None,
+        listeners: Iterable[Callable[[dict[str, Any]], None]] = (),
+    ) -> None:
+        self.asked = asked
+        self.root = (root or asked.settings.root).absolute()
+        self.log = EventLog(asked.settings.run_id)
+        self._builder = ReportBuilder()
+        for listener in (self._builder.add, *listeners):
+            self.log.subscribe(listener)
+        self.registry = Registry(asked.settings.admits_plugin, self._refused, self._policy_error)
+        self.registry.load_builtin()
+        self._place_caches(insist=root is not None)
+        self.target = target or _target_of(asked.settings, self.registry.backends)
+        self.kernels: list[RegisteredKernel] = []
+        self._policy = BuiltinPolicy(self.registry.backends, self.log.emit, asked.settings.lock_timeout_s)
+        self.registry.add_builtin_policy(self._policy)
+
+    @property
+    def report(self) -> Report:
+        """What is known so far."""
+        return self._builder.report
+
+    def discover(self) -> list[RegisteredKernel]:
+        """Load the installed plugins and ask each for its kernels."""
+        self.log.emit("run_start", target=str(self.target), root=str(self.root), on_device=self._on_device())
+        self.registry.load_installed()
+        self.kernels = self.registry.kernels(self.asked.config, self.target)
+        self._policy.know(self.kernels)
+        return self.kernels
+
+    def plan(self, kernel_glob: str = "*") -> Plan:
+        """List the keys of the kernels that match.
+
+        Raises:
+            UsageError: Kernels were found, but none matches.
+        """
+        kernels = self.kernels or self.discover()
+        chosen = [kernel for kernel in kernels if matches(kernel.id, [kernel_glob])]
+        if kernels and not chosen:
+            ids = ", ".join(kernel.id for kernel in kernels)
+            raise UsageError(f"no kernel matches {kernel_glob!r}", f"kernels are {ids}")
+        plan = make_plan(chosen, self._list_keys, self.target)
+        announce(plan, self.log.emit)
+        return plan
+
+    def run(self, plan: Plan) -> Report:
+        """Make every key of `plan` warm.
+
+        Raises:
+            StoreError: The store cannot be used; nothing was compiled.
+        """
+        self._open_store()
+        try:
+            run(plan, self._compile, self.log.emit)
+        finally:
+            self.finish()
+        return self.report
+
+    def finish(self) -> None:
+        """Close the event log."""
+        self.log.emit("run_end")
+        self.log.close()
+
+    def _list_keys(self, kernel: RegisteredKernel) -> tuple[Sequence[Any], Sequence[str]]:
+        """A kernel's keys, asked of the policies, and what its adapter says of them."""
+        if matches(kernel.id, self.asked.settings.disable) or matches(kernel.plugin, self.asked.settings.disable):
+            raise Skipped("disabled by JITWARM_DISABLE")
+        with TargetScope(self.target):
+            keys = self.registry.first_answer(
+                "jitwarm_warmup_keys", kernel=kernel.kernel, kernel_id=kernel.id, config=self.asked.config
+            )
+        expand, check = (getattr(kernel.kernel, name, None) for name in ("expand_keys", "check_keys"))
+        if not keys or (expand is None and check is None):
+            return keys, ()
+        with self._policy.pinned(kernel.kernel, self.target):
+            keys = expand(keys) if expand else keys
+            return keys, check(keys) if check else ()
+
+    def _compile(self, planned: PlannedKernel, key: PlannedKey) -> Outcome:
+        """One key, asked of the policies."""
+        kernel = next(kernel for kernel in self.kernels if kernel.id == planned.id)
+        value = key.key if key.key is not None else decode_key(kernel.kernel, key.text)
+        with self._policy.active(), TargetScope(self.target):
+            return self.registry.first_answer(  # type: ignore[no-any-return]  # the runner checks what a policy answered
+                "jitwarm_compile", kernel=kernel.kernel, kernel_id=kernel.id, key=value, target=self.target
+            )
+
+    def _open_store(self) -> None:
+        """Open the store and mend what a move broke, then record its path."""
+        store = Store(self.root)
+        with store.lock("store", self.asked.settings.lock_timeout_s):
+            if store.moved_from:
+                for backend in self.registry.backends:
+                    backend.relocate(self.root)
+            store.settle()
+        self._policy.use(store)
+        self.log.keep_in(self.root / "events")
+
+    def _place_caches(self, *, insist: bool) -> None:
+        """Point each compiler's own disk cache under the root, before the compiler is imported; a user's value wins."""
+        if not self.asked.settings.manage_caches:
+            return
+        for backend in self.registry.backends:
+            for variable, directory in backend.cache_variables.items():
+                if insist:
+                    os.environ[variable] = str(self.root / directory)
+                else:
+                    os.environ.setdefault(variable, str(self.root / directory))
+
+    def _on_device(self) -> bool:
+        return any(backend.device_target() == self.target for backend in self.registry.backends if _may_have_device())
+
+    def _refused(self, refused: RefusedPlugin) -> None:
+        self.log.emit("plugin_refused", plugin=refused.name, distribution=refused.distribution, reason=refused.reason)
+
+    def _policy_error(self, plugin: str, hook: str, error: Exception) -> None:
+        self.log.emit("policy_error", plugin=plugin, hook=hook, error=f"{type(error).__name__}: {error}")
+
+
+def warm(
+    config: WarmupConfig | Mapping[str, Any] | None = None,
+    *,
+    target: str | None = None,
+    kernels: str = "*",
+    strict: bool = False,
+) -> Report:
+    """Make every key that `config` can reach warm in this process: the whole job, for servers other than vLLM.
+
+    Args:
+        config: What will run; None takes the defaults.
+        target: e.g. `"cuda:90"`; None takes `JITWARM_TARGET`, else this process's GPU.
+        kernels: Glob over kernel ids.
+        strict: Raise if anything is not warm at the end.
+
+    Returns:
+        The report. One key's failure is a row in it.
+
+    Raises:
+        UsageError: An unknown target, or a glob that matches nothing.
+        StoreError: The cache directory cannot be used.
+        WarmupFailedError: With `strict`, once, with the list.
+
+    Side effects: compiles; writes the store; sets the compilers' cache variables in `os.environ` where they are unset.
+    """
+    values = WarmupConfig(**config) if isinstance(config, Mapping) else config or WarmupConfig()
+    session = Session(Asked(values, read().settings), Target.parse(target) if target else None)
+    report = session.run(session.plan(kernels))
+    if strict and not report.is_complete(strict=True):
+        raise WarmupFailedError("not everything is warm", failures(report))
+    return report
+
+
+def failures(report: Report) -> str:
+    """What is not warm, one line each."""
+    cold = [
+        f"{kernel.id} [{row.label}] {row.outcome}: {(row.error or '').splitlines()[0] if row.error else ''}"
+        for kernel in report.kernels.values()
+        for row in kernel.rows
+        if row.outcome not in {outcome.value for outcome in Outcome if outcome.is_warm}
+    ]
+    return "\n".join(cold + [f"plugin {refused['plugin']} refused: {refused['reason']}" for refused in report.refused])
+
+
+def _may_have_device() -> bool:
+    """Whether it is worth importing a compiler to ask for a GPU."""
+    blind = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    return not blind and (Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists())
+
+
+def _target_of(settings: Settings, backends: Sequence[Backend]) -> Target:
+    """The settings' target, else the GPU of this machine.
+
+    Raises:
+        TargetError: There is neither.
+    """
+    if settings.target:
+        return Target.parse(settings.target)
+    for backend in backends if _may_have_device() else ():
+        if found := backend.device_target():
+            return found
+    raise TargetError(
+        "no target: this machine has no GPU to ask", "name one: --target cuda:90, or JITWARM_TARGET=cuda:90"
+    )

@@ -1,0 +1,197 @@
+"""Settings and configuration files: every `JITWARM_*` variable, TOML file and `--set` is read here and nowhere else.
+
+Strongest first: call or command line, `JITWARM_*`, `[settings]` of the TOML file, default. The rest of a TOML file are the
+fields of `WarmupConfig`; a plugin's own values are under `[extra.<plugin>]`.
+"""
+
+import dataclasses
+import difflib
+import fnmatch
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jitwarm.contract.config import WarmupConfig
+from jitwarm.errors import SettingsError
+
+T = TypeVar("T")
+_TRUE, _FALSE = frozenset({"1", "true", "yes", "on", "all"}), frozenset({"", "0", "false", "no", "off"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How jitwarm runs; `WarmupConfig` says what for.
+
+    Attributes:
+        cache_dir: The store's root; None means the user's cache directory. `JITWARM_CACHE_DIR`.
+        plugins: Globs of plugins to load; None loads all, an empty tuple none. Never filters built-in backends.
+            `JITWARM_PLUGINS`, comma-separated.
+        disable: Globs of plugins and kernel ids to leave out; `*` is everything. `JITWARM_DISABLE`, comma-separated.
+        target: What to build for where nothing else says so. `JITWARM_TARGET`.
+        manage_caches: Point the compilers' own disk caches under the root. `JITWARM_MANAGE_CACHES=0` turns it off.
+        lock_timeout_s: Longest wait for another process that builds the same key. `JITWARM_LOCK_TIMEOUT_S`.
+        run_id: Names this run's event log; empty makes one. `JITWARM_RUN_ID`.
+    """
+
+    cache_dir: str | None = None
+    plugins: tuple[str, ...] | None = None
+    disable: tuple[str, ...] = ()
+    target: str | None = None
+    manage_caches: bool = True
+    lock_timeout_s: float = 600.0
+    run_id: str = ""
+
+    @property
+    def root(self) -> Path:
+        """The store's root directory, absolute."""
+        if self.cache_dir:
+            return Path(self.cache_dir).expanduser().absolute()
+        import platformdirs  # noqa: PLC0415 - `import jitwarm` loads the standard library and pluggy only
+
+        return platformdirs.user_cache_path("jitwarm")
+
+    def admits_plugin(self, name: str) -> bool:
+        """Whether `JITWARM_PLUGINS` lets this plugin in."""
+        return self.plugins is None or matches(name, self.plugins)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A configuration file and command line, read and checked."""
+
+    config: WarmupConfig = field(default_factory=WarmupConfig)
+    settings: Settings = field(default_factory=Settings)
+
+
+def matches(name: str, globs: Iterable[str]) -> bool:
+    """Whether `name` matches one of the globs; case counts."""
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+
+
+def read(
+    file: Path | None = None,
+    assignments: Iterable[str] = (),
+    *,
+    environ: Mapping[str, str] | None = None,
+    **overrides: Any,
+) -> Asked:
+    """Read a TOML file, `name=value` assignments and the environment.
+
+    Args:
+        file: A TOML file, or None.
+        assignments: `max_num_seqs=64` sets a field, `example.hidden_sizes=[4096]` a plugin's own value. Values are TOML; what
+            is no TOML is taken as text.
+        environ: Instead of `os.environ`.
+        overrides: Fields of `Settings` that win over everything; None means not given.
+
+    Raises:
+        SettingsError: What is wrong, where, and the nearest right name.
+    """
+    table, where = _load(file)
+    settings_table = table.pop("settings", {})
+    extra: dict[str, dict[str, Any]] = {name: dict(values) for name, values in table.pop("extra", {}).items()}
+    _refuse_unknown(table, WarmupConfig, where)
+    _refuse_unknown(settings_table, Settings, where, "[settings] ")
+    for text in assignments:
+        plugin, name, value = _assignment(text)
+        if plugin:
+            extra.setdefault(plugin, {})[name] = value
+        else:
+            _refuse_unknown({name: value}, WarmupConfig, lambda _: f"--set {text}")  # noqa: B023 - used at once
+            table[name] = value
+    from_environment = _from_environ(os.environ if environ is None else environ)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return Asked(
+        _convert({**table, "extra": extra}, WarmupConfig, str(file or "--set")),
+        _convert({**settings_table, **from_environment, **given}, Settings, str(file or "JITWARM_*")),
+    )
+
+
+def _load(file: Path | None) -> tuple[dict[str, Any], Any]:
+    """The parsed file, and a function that finds the line of a name in it."""
+    if file is None:
+        return {}, lambda _: ""
+    try:
+        text = file.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
+    except OSError as exc:
+        raise SettingsError(f"cannot read {file}: {exc.strerror}", "--config takes a TOML file") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{file} is no TOML: {exc}") from exc
+
+    def line_of(name: str) -> str:
+        for number, line in enumerate(text.splitlines(), 1):
+            if re.match(rf"\s*(\[+)?\s*[\"']?{re.escape(name)}\b", line):
+                return f"{file}:{number}"
+        return str(file)
+
+    return table, line_of
+
+
+def _refuse_unknown(table: Mapping[str, Any], schema: type, where: Any, prefix: str = "") -> None:
+    known = [f.name for f in dataclasses.fields(schema)]
+    for name in table:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            if schema is WarmupConfig and not near:
+                hint += "; a plugin's own values go under [extra.<plugin>] or --set <plugin>.<name>=<value>"
+            raise SettingsError(f"unknown name {prefix}{name!r}", hint, where(name))
+
+
+def _assignment(text: str) -> tuple[str, str, Any]:
+    """(plugin or empty, name, value) of one `--set`."""
+    name, equals, literal = text.partition("=")
+    if not equals or not name:
+        raise SettingsError(f"--set {text}: no value", "write --set name=value")
+    plugin, _, own = name.strip().rpartition(".")
+    try:
+        value = tomllib.loads(f"value = {literal}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = literal
+    return plugin, own, value
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that variables give. An unset variable gives nothing; for `JITWARM_PLUGINS` empty means none."""
+    found: dict[str, Any] = {}
+    for name in ("cache_dir", "target", "run_id"):
+        if environ.get(f"JITWARM_{name.upper()}"):
+            found[name] = environ[f"JITWARM_{name.upper()}"]
+    if "JITWARM_PLUGINS" in environ:
+        found["plugins"] = _globs(environ["JITWARM_PLUGINS"])
+    if "JITWARM_DISABLE" in environ:
+        text = environ["JITWARM_DISABLE"].strip().lower()
+        found["disable"] = ("*",) if text in _TRUE else () if text in _FALSE else _globs(environ["JITWARM_DISABLE"])
+    if "JITWARM_MANAGE_CACHES" in environ:
+        text = environ["JITWARM_MANAGE_CACHES"].strip().lower()
+        if text not in _TRUE | _FALSE:
+            raise SettingsError(f"JITWARM_MANAGE_CACHES={text}", "give 1 or 0")
+        found["manage_caches"] = text in _TRUE
+    if environ.get("JITWARM_LOCK_TIMEOUT_S"):
+        try:
+            found["lock_timeout_s"] = float(environ["JITWARM_LOCK_TIMEOUT_S"])
+        except ValueError:
+            raise SettingsError(f"JITWARM_LOCK_TIMEOUT_S={environ['JITWARM_LOCK_TIMEOUT_S']}", "give seconds") from None
+    return found
+
+
+def _globs(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _convert(table: dict[str, Any], schema: type[T], where: str) -> T:
+    import msgspec  # noqa: PLC0415 - `import jitwarm` loads the standard library and pluggy only
+
+    try:
+        return msgspec.convert(table, schema)
+    except msgspec.ValidationError as exc:
+        # msgspec says "Expected `int`, got `str` - at `$.max_num_seqs`".
+        reason, _, path = str(exc).partition(" - at `$")
+        raise SettingsError(
+            f"{path.strip('.`') or schema.__name__}: {reason[0].lower()}{reason[1:]}", "", where
+        ) from exc

@@ -1,0 +1,9 @@
+"""The store: the compilers' own disk caches under one root, and a manifest that says what is in them.
+
+A store directory is code: whoever can write it decides what runs on the GPU. So it is private (mode 0700), and one that
+others can write is refused.
+"""
+
+from jitwarm.store.store import Entry, Store
+
+__all__ = ["Entry", "Store"]

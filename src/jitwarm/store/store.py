@@ -1,0 +1,180 @@
+"""One store directory: open it, find an entry, publish one, drop a damaged one.
+
+    <root>/STORE.json              format and the path it was made under
+    <root>/triton, tilelang, ...   the compilers' own disk caches, pointed here by environment variables
+    <root>/objects/<fp>/           artifacts of compilers that keep none (CuTeDSL)
+    <root>/manifest/<fp>.json      what a built key consists of; published last, by rename
+    <root>/locks/<fp>.lock         flock, never unlinked
+    <root>/events/<run>/           event logs
+
+`fp`, the fingerprint, is a hash over kernel id, key text, target, toolchain and source. So an entry of another version of
+the kernel, the compiler or the target has another name, and is never taken for this one.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jitwarm.errors import StoreError
+from jitwarm.store.locks import locked
+
+SCHEMA = 1
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the manifest says of one built key.
+
+    Attributes:
+        fingerprint: The entry's name.
+        kernel: Kernel id.
+        key: Key text.
+        target: e.g. `cuda:90`.
+        toolchain: The backend's versions, one line.
+        files: Path relative to the root -> SHA-256.
+        compile_s: Seconds that the compile took.
+    """
+
+    fingerprint: str
+    kernel: str
+    key: str
+    target: str
+    toolchain: str
+    files: dict[str, str]
+    compile_s: float
+
+
+class Store:
+    """A directory of artifacts. Opening one creates what is missing and checks that it is private.
+
+    Args:
+        root: The directory, absolute.
+
+    Raises:
+        StoreError: It cannot be made or written, others can write it, or its format is newer than this code.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.moved_from: Path | None = None
+        try:
+            self._open()
+        except OSError as exc:
+            raise StoreError(
+                f"cannot use {root} as a store: {exc.strerror or exc}",
+                "set JITWARM_CACHE_DIR to a directory that you can write",
+            ) from exc
+
+    def fingerprint(self, *parts: str) -> str:
+        """The name of the entry that these parts decide: kernel id, key text, target, toolchain, source."""
+        return hashlib.sha256("\0".join(("jitwarm-entry-1", *parts)).encode()).hexdigest()
+
+    def lock(self, fingerprint: str, timeout_s: float) -> AbstractContextManager[None]:
+        """Exclusive, across processes, until its holder leaves or dies."""
+        return locked(self.root / "locks" / f"{fingerprint}.lock", timeout_s)
+
+    def objects(self, fingerprint: str) -> Path:
+        """Where artifacts of a compiler without a disk cache belong. May not exist."""
+        return self.root / "objects" / fingerprint
+
+    def find(self, fingerprint: str) -> Entry | None:
+        """The manifest of a built key, or None; one that cannot be read counts as none."""
+        try:
+            record = json.loads((self.root / "manifest" / f"{fingerprint}.json").read_text(encoding="utf-8"))
+            return Entry(**record)
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def damaged(self, entry: Entry) -> list[Path]:
+        """The files of `entry` that are missing or are not what was published."""
+        return [self.root / name for name, digest in entry.files.items() if _sha256(self.root / name) != digest]
+
+    def publish(self, entry: Entry) -> None:
+        """Write the manifest of a built key, whole or not at all."""
+        _write(self.root / "manifest" / f"{entry.fingerprint}.json", entry.__dict__)
+
+    def forget(self, fingerprint: str) -> None:
+        """Remove the manifest of a key; its files are the caller's to remove."""
+        (self.root / "manifest" / f"{fingerprint}.json").unlink(missing_ok=True)
+
+    def digests(self, files: Iterable[Path]) -> dict[str, str]:
+        """SHA-256 of those `files` that lie under the root, by relative path. Others are not this store's."""
+        inside = (file for file in files if file.is_relative_to(self.root) and file.is_file())
+        return {str(file.relative_to(self.root)): _sha256(file) for file in inside}
+
+    def _open(self) -> None:
+        existed = self.root.is_dir()
+        for name in ("manifest", "objects", "locks"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+        if not existed:
+            self.root.chmod(0o700)
+        mode = self.root.stat()
+        if mode.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise StoreError(
+                f"{self.root} can be written by others (mode {stat.S_IMODE(mode.st_mode):o}); what lies there runs on your GPU",
+                f"chmod go-w {self.root}",
+            )
+        self._check_format()
+
+    def _check_format(self) -> None:
+        file = self.root / "STORE.json"
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            record = None
+        except ValueError:
+            raise StoreError(f"{file} is damaged", "remove the directory, or name another one") from None
+        if record is not None and record.get("schema") != SCHEMA:
+            raise StoreError(
+                f"{file} has format {record.get('schema')}, this jitwarm writes {SCHEMA}", "name another directory"
+            )
+        if record is not None and record.get("root") != str(self.root):
+            self.moved_from = Path(str(record.get("root")))
+        if record is None or self.moved_from:
+            with tempfile.TemporaryFile(dir=self.root):
+                pass  # a directory that can be read but not written shows itself here, not in the middle of a compile
+
+    def settle(self) -> None:
+        """Record the root's path. Called when every backend has mended what the move broke."""
+        _write(self.root / "STORE.json", {"schema": SCHEMA, "root": str(self.root)})
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory; gone already is fine."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    """Publish JSON by rename: a reader sees the old text or the new one."""
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as out:
+            json.dump(record, out, indent=1, sort_keys=True)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _sha256(path: Path) -> str:
+    """Digest of a file; an empty text where there is none."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError:
+        return ""
+    return digest.hexdigest()
