@@ -1,41 +1,97 @@
 """jitwarm: compile every kernel specialization that a configuration can reach, before the first request.
 
-Importing this package loads the standard library and pluggy and nothing else of weight: no torch, no compiler. The adapters'
-base classes and the runner are imported when they are first asked for.
+Importing this package loads next to nothing: a server imports it at start, in each of its processes. Every public name is
+imported when it is first asked for, and none of them imports torch or a compiler.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
-from jitwarm.authoring import CallableKernel, JitKernel
-from jitwarm.contract.backend import Backend, CompileCount, Finding, current_target
-from jitwarm.contract.config import AttentionGroup, MoELayer, WarmupConfig
-from jitwarm.contract.descriptors import Dim, IntClass, TensorSpec
-from jitwarm.contract.kernel import Kernel, Outcome
-from jitwarm.contract.keys import decode_key, dtype_name, encode_key, key_digest
-from jitwarm.contract.spaces import Choices, IntRange, rows
-from jitwarm.contract.target import Target, Toolchain
-from jitwarm.errors import JitwarmError, NeedsModel, Skipped, UnencodableKey, Unresolved
-from jitwarm.hookspecs import hookimpl
-from jitwarm.tracing import Trace, trace, trace_dispatch
-
+TYPE_CHECKING = False  # type checkers take it as true; importing `typing` for it would cost more than all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
+    from jitwarm.authoring import CallableKernel, JitKernel
     from jitwarm.backends._cutedsl import CuteKernel
     from jitwarm.backends._tilelang import TileLangKernel
     from jitwarm.backends._triton import TritonKernel
+    from jitwarm.contract.backend import Backend, CompileCount, Finding, current_target
+    from jitwarm.contract.config import AttentionGroup, MoELayer, WarmupConfig
+    from jitwarm.contract.descriptors import Dim, IntClass, TensorSpec
+    from jitwarm.contract.kernel import Kernel, Outcome
+    from jitwarm.contract.keys import decode_key, dtype_name, encode_key, key_digest
+    from jitwarm.contract.spaces import Choices, IntRange, rows
+    from jitwarm.contract.target import Target, Toolchain
     from jitwarm.engine.compiler import default_compile, default_warmup_keys
     from jitwarm.engine.report import Report
+    from jitwarm.errors import JitwarmError, NeedsModel, Skipped, UnencodableKey, Unresolved
+    from jitwarm.hookspecs import hookimpl
     from jitwarm.session import warm
+    from jitwarm.tracing import Trace, trace, trace_dispatch
 
-_LAZY = {
-    "CuteKernel": "jitwarm.backends._cutedsl",
-    "TileLangKernel": "jitwarm.backends._tilelang",
-    "TritonKernel": "jitwarm.backends._triton",
-    "default_compile": "jitwarm.engine.compiler",
-    "default_warmup_keys": "jitwarm.engine.compiler",
-    "Report": "jitwarm.engine.report",
-    "warm": "jitwarm.session",
+_MODULES = {
+    "authoring": (
+        "CallableKernel",
+        "JitKernel",
+    ),
+    "backends._cutedsl": ("CuteKernel",),
+    "backends._tilelang": ("TileLangKernel",),
+    "backends._triton": ("TritonKernel",),
+    "contract.backend": (
+        "Backend",
+        "CompileCount",
+        "Finding",
+        "current_target",
+    ),
+    "contract.config": (
+        "AttentionGroup",
+        "MoELayer",
+        "WarmupConfig",
+    ),
+    "contract.descriptors": (
+        "Dim",
+        "IntClass",
+        "TensorSpec",
+    ),
+    "contract.kernel": (
+        "Kernel",
+        "Outcome",
+    ),
+    "contract.keys": (
+        "decode_key",
+        "dtype_name",
+        "encode_key",
+        "key_digest",
+    ),
+    "contract.spaces": (
+        "Choices",
+        "IntRange",
+        "rows",
+    ),
+    "contract.target": (
+        "Target",
+        "Toolchain",
+    ),
+    "engine.compiler": (
+        "default_compile",
+        "default_warmup_keys",
+    ),
+    "engine.report": ("Report",),
+    "errors": (
+        "JitwarmError",
+        "NeedsModel",
+        "Skipped",
+        "UnencodableKey",
+        "Unresolved",
+    ),
+    "hookspecs": ("hookimpl",),
+    "session": ("warm",),
+    "tracing": (
+        "Trace",
+        "trace",
+        "trace_dispatch",
+    ),
 }
+_HOME = {name: f"jitwarm.{module}" for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "AttentionGroup",
@@ -80,8 +136,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what is heavy when it is first asked for."""
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> "Any":
+    """Import a public name when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
