@@ -1,0 +1,30 @@
+"""Starting real processes from tests."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SUPPORT = Path(__file__).parent
+
+
+def one_run(root, *names, **environ):
+    """Warm kernels in a fresh process; see `one_run.py`. Returns its report."""
+    done = subprocess.run(
+        [sys.executable, str(SUPPORT / "one_run.py"), str(root), *names],
+        capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environ},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+def outcomes(report):
+    """The outcomes of a report's keys, in order."""
+    return [key["outcome"] for kernel in report["kernels"] for key in kernel["keys"]]
+
+
+def errors(report):
+    """The errors of a report's keys, in order."""
+    return [key["error"] for kernel in report["kernels"] for key in kernel["keys"]]
