@@ -28,6 +28,9 @@ from jitwarm.store.locks import locked
 
 SCHEMA = 1
 _CHUNK_BYTES = 1 << 20
+# What a directory that is becoming a store may hold already: compilers make their caches when they are imported. A directory
+# with anything else in it is somebody's own, and keeps its mode.
+_FRESH = frozenset({"triton", "tilelang", "cutedsl"})
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,11 @@ class Store:
         return {str(file.relative_to(self.root)): _sha256(file) for file in inside}
 
     def _open(self) -> None:
-        existed = self.root.is_dir()
-        for name in ("manifest", "objects", "locks"):
-            (self.root / name).mkdir(parents=True, exist_ok=True)
-        if not existed:
+        self.root.mkdir(parents=True, exist_ok=True)
+        if {path.name for path in self.root.iterdir()} <= _FRESH:
             self.root.chmod(0o700)
+        for name in ("manifest", "objects", "locks"):
+            (self.root / name).mkdir(exist_ok=True)
         mode = self.root.stat()
         if mode.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise StoreError(

@@ -79,7 +79,9 @@ class CuteBackend(Backend):
         return exchange.exchanging(directory, target)
 
     def explain(self, exc: Exception) -> str:
-        """Without the terminal colours that CuTeDSL writes into its messages."""
+        """Without the terminal colours that CuTeDSL writes into its messages; an unknown architecture is a bare KeyError."""
+        if isinstance(exc, KeyError) and str(exc.args[0]).startswith("sm_"):
+            return f"this version of CuTeDSL does not know {exc.args[0]}; a newer nvidia-cutlass-dsl may"
         return _COLOUR.sub("", super().explain(exc))
 
     def is_warm(self, kernel: CuteKernel, key: Any) -> bool:

@@ -38,22 +38,12 @@ def numeric_type(dtype: str) -> Any:
 
 @contextmanager
 def pinned(target: Target) -> Iterator[None]:
-    """While entered, compile for `target`. Without it and without a GPU, CuTeDSL would silently build for sm_100a.
-
-    Raises:
-        CompileError: This version does not know the architecture.
-    """
+    """While entered, compile for `target`. Without it and without a GPU, CuTeDSL would silently build for sm_100a."""
     environment = _dsl().envar
     before = environment.arch
     environment.arch = target.sm
     try:
         yield
-    except KeyError as exc:
-        if exc.args == (target.sm,):
-            raise CompileError(
-                f"this version of CuTeDSL does not know {target.sm}", "install a newer nvidia-cutlass-dsl"
-            ) from exc
-        raise
     finally:
         environment.arch = before
 
