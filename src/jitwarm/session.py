@@ -14,10 +14,10 @@ from jitwarm.engine.compiler import BuiltinPolicy
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, make_plan
 from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
-from jitwarm.errors import Skipped, TargetError, UsageError, WarmupFailedError
+from jitwarm.errors import InvalidKernelError, Skipped, TargetError, UsageError, WarmupFailedError
 from jitwarm.events import EventLog
 from jitwarm.registry import RefusedPlugin, Registry
-from jitwarm.settings import Asked, Settings, matches, read
+from jitwarm.settings import Asked, Settings, matches, read, read_config
 from jitwarm.store import Store
 
 # Together they hide every GPU from every stack, so that a machine with one bakes exactly as a machine without.
@@ -54,7 +54,7 @@ class Session:
         self.registry = Registry(asked.settings.admits_plugin, self._refused, self._policy_error)
         self.registry.load_builtin()
         self._place_caches(insist=root is not None)
-        self.target = target or _target_of(asked.settings, self.registry.backends)
+        self.target = _target_of(target, asked.settings, self.registry.backends)
         self.kernels: list[RegisteredKernel] = []
         self._policy = BuiltinPolicy(self.registry.backends, self.log.emit, asked.settings.lock_timeout_s)
         self.registry.add_builtin_policy(self._policy)
@@ -109,10 +109,12 @@ class Session:
         """A kernel's keys, asked of the policies, and what its adapter says of them."""
         if matches(kernel.id, self.asked.settings.disable) or matches(kernel.plugin, self.asked.settings.disable):
             raise Skipped("disabled by JITWARM_DISABLE")
+        asked = {"kernel": kernel.kernel, "kernel_id": kernel.id}
         with TargetScope(self.target):
-            keys = self.registry.first_answer(
-                "jitwarm_warmup_keys", kernel=kernel.kernel, kernel_id=kernel.id, config=self.asked.config
-            )
+            keys = list(self.registry.first_answer("jitwarm_warmup_keys", **asked, config=self.asked.config))
+        key_type = self.registry.first_answer("jitwarm_compile_key", **asked)
+        if odd := next((key for key in keys if not isinstance(key, key_type)), None):
+            raise InvalidKernelError(f"its warmup keys hold {odd!r}, which is no {key_type.__qualname__}")
         expand, check = (getattr(kernel.kernel, name, None) for name in ("expand_keys", "check_keys"))
         if not keys or (expand is None and check is None):
             return keys, ()
@@ -186,7 +188,7 @@ def warm(
 
     Side effects: compiles; writes the store; sets the compilers' cache variables in `os.environ` where they are unset.
     """
-    values = WarmupConfig(**config) if isinstance(config, Mapping) else config or WarmupConfig()
+    values = read_config(config) if isinstance(config, Mapping) else config or WarmupConfig()
     session = Session(Asked(values, read().settings), Target.parse(target) if target else None)
     report = session.run(session.plan(kernels))
     if strict and not report.is_complete(strict=True):
@@ -211,17 +213,23 @@ def _may_have_device() -> bool:
     return not blind and (Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists())
 
 
-def _target_of(settings: Settings, backends: Sequence[Backend]) -> Target:
-    """The settings' target, else the GPU of this machine.
+def _target_of(asked: Target | None, settings: Settings, backends: Sequence[Backend]) -> Target:
+    """What is asked for, else the settings' target, else the GPU of this machine.
 
     Raises:
-        TargetError: There is neither.
+        TargetError: There is none of these, or this process's GPU is another one.
     """
-    if settings.target:
-        return Target.parse(settings.target)
+    wanted = asked or (Target.parse(settings.target) if settings.target else None)
+    device = None
     for backend in backends if _may_have_device() else ():
-        if found := backend.device_target():
-            return found
+        device = device or backend.device_target()
+    if wanted and device and wanted != device:
+        raise TargetError(
+            f"this machine's GPU is {device}: a process that sees it builds for it alone, not for {wanted}",
+            "use `jitwarm bake --target`, which hides the GPU from itself",
+        )
+    if target := wanted or device:
+        return target
     raise TargetError(
         "no target: this machine has no GPU to ask", "name one: --target cuda:90, or JITWARM_TARGET=cuda:90"
     )

@@ -111,6 +111,16 @@ def read(
     )
 
 
+def read_config(values: Mapping[str, Any]) -> WarmupConfig:
+    """A configuration from plain data, checked like a file's.
+
+    Raises:
+        SettingsError: An unknown name, with the nearest right one, or a value of the wrong type.
+    """
+    _refuse_unknown(values, WarmupConfig, lambda _: "")
+    return _convert(dict(values), WarmupConfig, "config")
+
+
 def _load(file: Path | None) -> tuple[dict[str, Any], Any]:
     """The parsed file, and a function that finds the line of a name in it."""
     if file is None:

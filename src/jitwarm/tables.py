@@ -25,6 +25,10 @@ def show_report(console: Console, report: Report) -> None:
         "loaded on this machine's GPU" if report.on_device else f"built for {report.target}, not loaded: no GPU here"
     )
     console.print(f"[bold]jitwarm[/] {report.target}  [dim]{state}[/]")
+    if not report.kernels:
+        console.print(
+            "no kernels: no installed package has an entry point in the group jitwarm.kernels that yields one"
+        )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("kernel", "backend", "from", "keys", "outcome", "seconds"):
         table.add_column(name, justify="right" if name in ("keys", "seconds") else "left", overflow="fold")

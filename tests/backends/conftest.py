@@ -15,9 +15,9 @@ def target():
 def triton_on_sm90(tmp_path, monkeypatch, target):
     """The Triton adapter, pinned to cuda:90, with an empty disk cache and empty in-process caches."""
     pytest.importorskip("triton")
+    import triton_kernels
     from triton.runtime.jit import JITFunction
 
-    import triton_kernels
     from jitwarm.backends._triton import TritonBackend
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))

@@ -91,14 +91,19 @@ def test_an_architecture_that_the_compiler_does_not_know_is_one_clear_sentence(t
 
 
 def test_objects_that_need_a_pickle_are_compiled_in_each_process(tmp_path):
-    from jitwarm.contract.backend import TargetScope
-
     import cute_kernels as kernels
+
     from jitwarm.backends._cutedsl import CuteBackend
+    from jitwarm.contract.backend import TargetScope
 
     backend, target, key = CuteBackend(), Target("cuda", "90"), kernels.LibraryLike.CompileKey(32, plain=True)
     for _ in range(2):
-        with TargetScope(target), backend.pin(target), backend.count_compiles() as count, backend.exchange(tmp_path / "o", target):
+        with (
+            TargetScope(target),
+            backend.pin(target),
+            backend.count_compiles() as count,
+            backend.exchange(tmp_path / "o", target),
+        ):
             kernels.LibraryLike().compile(key)
         assert count.n_compiled == 2
     assert not (tmp_path / "o").exists()
@@ -107,6 +112,7 @@ def test_objects_that_need_a_pickle_are_compiled_in_each_process(tmp_path):
 @pytest.fixture
 def backend_and_kernels():
     import cute_kernels as kernels
+
     from jitwarm.backends._cutedsl import CuteBackend
 
     return CuteBackend(), kernels
@@ -136,11 +142,10 @@ def test_an_unwarmed_call_without_gpu_says_so_instead_of_building_for_a_default(
 
 @pytest.mark.parametrize("keywords", [{}, {"factor": 3.0}])
 def test_a_loaded_object_takes_keywords_and_defaults_as_the_compiled_one_does(backend_and_kernels, tmp_path, keywords):
+    import cutlass
     import torch
     from cutlass import Float32, cute
     from cutlass.cute.runtime import make_fake_compact_tensor, make_fake_stream
-
-    import cutlass
 
     backend, kernels = backend_and_kernels
     target = Target("cuda", "90")
@@ -179,9 +184,12 @@ def test_an_object_for_another_architecture_is_never_published(backend_and_kerne
 
     backend, kernels = backend_and_kernels
     asked, built = Target("cuda", "90"), Target("cuda", "100")
-    with pytest.raises(CompileError, match=r"asked for sm_90a, but the compiler made sm_100a"), TargetScope(asked), backend.pin(
-        built
-    ), backend.exchange(tmp_path / "o", asked):
+    with (
+        pytest.raises(CompileError, match=r"asked for sm_90a, but the compiler made sm_100a"),
+        TargetScope(asked),
+        backend.pin(built),
+        backend.exchange(tmp_path / "o", asked),
+    ):
         kernels.Scale().compile(kernels.Scale.CompileKey())
     assert not (tmp_path / "o").exists()
 
@@ -189,7 +197,7 @@ def test_an_object_for_another_architecture_is_never_published(backend_and_kerne
 def test_a_dtype_that_cutedsl_lacks_is_named(backend_and_kernels):
     from jitwarm.contract.backend import TargetScope
 
-    backend, kernels = backend_and_kernels
+    _, kernels = backend_and_kernels
     with pytest.raises(InvalidKernelError, match="float8_e4m3fnuz"), TargetScope(Target("cuda", "90")):
         kernels.Scale().compile(kernels.Scale.CompileKey(dtype="float8_e4m3fnuz"))
 

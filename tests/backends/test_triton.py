@@ -74,7 +74,9 @@ LAUNCHES = [
 ]
 
 
-@pytest.mark.parametrize(("key", "x", "n", "given"), LAUNCHES, ids=lambda v: v.__class__.__name__ if not isinstance(v, int) else str(v))
+@pytest.mark.parametrize(
+    ("key", "x", "n", "given"), LAUNCHES, ids=lambda v: v.__class__.__name__ if not isinstance(v, int) else str(v)
+)
 def test_a_launch_finds_exactly_the_key_that_was_warmed_for_it(triton_on_sm90, key, x, n, given):
     out = Tensor(x.dtype)
     arguments = {"BLOCK": 64, "num_warps": 4, "num_stages": 3, **given}
@@ -189,12 +191,16 @@ def declared(cls):
 
 
 def test_two_keys_that_triton_cannot_tell_apart_are_noted(triton_on_sm90):
-    key_type = dataclass(frozen=True)(type("CompileKey", (), {"__annotations__": {"dtype": str, "block": int, "n": int}}))
+    key_type = dataclass(frozen=True)(
+        type("CompileKey", (), {"__annotations__": {"dtype": str, "block": int, "n": int}})
+    )
     cls = type("Fine", (TritonKernel,), {
         "kernel": kernels.scale, "CompileKey": key_type,
         "launch_args": lambda _, key: entries_of(K(), n=key.n, BLOCK=key.block),
     })  # fmt: skip
-    notes = declared(cls).check_keys([key_type("float32", 64, 32), key_type("float32", 64, 48), key_type("float32", 64, 33)])
+    notes = declared(cls).check_keys(
+        [key_type("float32", 64, 32), key_type("float32", 64, 48), key_type("float32", 64, 33)]
+    )
     assert len(notes) == 1
     assert "2 keys are one specialization" in notes[0]
     assert "n=32" in notes[0]
@@ -277,8 +283,9 @@ def test_a_listener_that_was_there_before_still_hears_every_compile(triton_on_sm
 
 
 def test_a_second_target_in_one_process_is_refused(triton_on_sm90):
-    with pytest.raises(UnsupportedTargetError, match="already compiles Triton kernels for cuda:90"), triton_on_sm90.pin(
-        Target("cuda", "100")
+    with (
+        pytest.raises(UnsupportedTargetError, match="already compiles Triton kernels for cuda:90"),
+        triton_on_sm90.pin(Target("cuda", "100")),
     ):
         pass
 

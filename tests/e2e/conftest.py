@@ -48,8 +48,15 @@ class Commands:
             "PYTHONPATH": path, "HOME": str(self.directory), "XDG_CACHE_HOME": str(self.directory / "cache"),
             **self.environ, **environ,
         }  # fmt: skip
-        command = [sys.executable, str(SUPPORT / "counted_cli.py"), str(self.directory / "cute.log"), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=env, cwd=self.directory)
+        command = [
+            sys.executable,
+            str(SUPPORT / "counted_cli.py"),
+            str(self.directory / "cute.log"),
+            *map(str, arguments),
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=600, check=False, env=env, cwd=self.directory
+        )
         if check is not None:
             assert done.returncode == check, done.stdout[-3000:] + done.stderr[-3000:]
         return done

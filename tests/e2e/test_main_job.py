@@ -6,7 +6,14 @@ import shutil
 
 import pytest
 
-SMALL = ["--set", "example.hidden_sizes=[4096]", "--set", "example.intermediate_sizes=[2048]", "--set", "max_num_batched_tokens=64"]
+SMALL = [
+    "--set",
+    "example.hidden_sizes=[4096]",
+    "--set",
+    "example.intermediate_sizes=[2048]",
+    "--set",
+    "max_num_batched_tokens=64",
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +53,9 @@ def test_the_directory_holds_a_real_binary_for_each_key(baked):
 def test_each_key_has_a_manifest_that_names_its_files(baked):
     out, document, _ = baked
     manifests = [json.loads(file.read_text()) for file in (out / "manifest").glob("*.json")]
-    assert {entry["key"] for entry in manifests} == {key["key"] for kernel in document["kernels"] for key in kernel["keys"]}
+    assert {entry["key"] for entry in manifests} == {
+        key["key"] for kernel in document["kernels"] for key in kernel["keys"]
+    }
     for entry in manifests:
         assert entry["target"] == "cuda:90"
         assert entry["files"]
@@ -76,14 +85,20 @@ def test_a_store_that_was_moved_still_loads(baked, commands, tmp_path):
     assert commands.counts() == {"ptxas": 0, "nvcc": 0, "cute": 0}
 
 
-@pytest.mark.parametrize(("pattern", "content"), [("*.cubin", b""), ("*.json", b"{"), ("__grp__*.json", b'{"child_paths":')])
+@pytest.mark.parametrize(
+    ("pattern", "content"), [("*.cubin", b""), ("*.json", b"{"), ("__grp__*.json", b'{"child_paths":')]
+)
 def test_a_damaged_triton_entry_is_compiled_again(baked, commands, tmp_path, pattern, content):
     """Triton itself takes an empty cubin for a hit, and before 3.8 fails for ever on a cut group file."""
     out = tmp_path / "out"
     shutil.copytree(baked[0], out)
-    commands.run("bake", "--target", "cuda:90", "--out", out, "--kernel", "*:fused*", check=0)  # mends what the copy moved
+    commands.run(
+        "bake", "--target", "cuda:90", "--out", out, "--kernel", "*:fused*", check=0
+    )  # mends what the copy moved
     commands.counts()
-    victims = [file for file in sorted((out / "triton").rglob(pattern)) if "__grp__" in pattern or "__grp__" not in file.name]
+    victims = [
+        file for file in sorted((out / "triton").rglob(pattern)) if "__grp__" in pattern or "__grp__" not in file.name
+    ]
     victims[0].write_bytes(content)
     done = commands.run("bake", "--target", "cuda:90", "--out", out, "--kernel", "*:fused*", "--json", check=0)
     outcomes = json.loads(done.stdout)["outcomes"]
@@ -97,7 +112,9 @@ def test_the_report_is_readable(baked, commands):
     assert "built for cuda:90, not loaded: no GPU here" in done.stdout
     assert f"all warm: {document['n_keys']} of {document['n_keys']} keys" in done.stdout
     for kernel in document["kernels"]:
-        assert re.search(rf"{re.escape(kernel['id'])} +{kernel['backend']} +jitwarm-example 0\.1\.0 +\d+ +\d+ loaded", done.stdout)
+        assert re.search(
+            rf"{re.escape(kernel['id'])} +{kernel['backend']} +jitwarm-example 0\.1\.0 +\d+ +\d+ loaded", done.stdout
+        )
 
 
 def test_hip_builds_triton_and_leaves_the_others_unresolved(commands, tmp_path):
@@ -132,5 +149,11 @@ def test_a_plan_compiles_and_writes_nothing(commands, tmp_path):
 
 
 def test_a_settings_change_reaches_the_keys(commands):
-    done = commands.run("plan", "--target", "cuda:90", "--json", "--set", "dtype=float16", "--kernel", "*:gemm", check=0)
-    assert all('"dtype":["str","float16"]' in key["key"] for kernel in json.loads(done.stdout)["kernels"] for key in kernel["keys"])
+    done = commands.run(
+        "plan", "--target", "cuda:90", "--json", "--set", "dtype=float16", "--kernel", "*:gemm", check=0
+    )
+    assert all(
+        '"dtype":["str","float16"]' in key["key"]
+        for kernel in json.loads(done.stdout)["kernels"]
+        for key in kernel["keys"]
+    )

@@ -6,7 +6,7 @@ import pytest
 
 BROKEN = {
     "no_import": "import a_module_that_does_not_exist\n",
-    "raises": "from jitwarm import hookimpl\n@hookimpl\ndef jitwarm_kernels(config):\n    raise RuntimeError('my hook is broken')\n",
+    "raises": "from jitwarm import hookimpl\n@hookimpl\ndef jitwarm_kernels():\n    raise RuntimeError('my hook is broken')\n",
     "misspelt": "from jitwarm import hookimpl\n@hookimpl\ndef jitwarm_kernel(config):\n    return []\n",
     "no_kernel": "from jitwarm import hookimpl\n@hookimpl\ndef jitwarm_kernels():\n    return [object()]\n",
     "exits": "raise SystemExit('I leave')\n",
@@ -36,8 +36,12 @@ def neighbours(tmp_path_factory):
 def test_the_wheels_kernels_appear_and_each_broken_neighbour_is_named_with_its_error(commands, neighbours):
     done = commands.run("plugins", "--json", check=0, sites=[neighbours])
     document = json.loads(done.stdout)
-    assert {"example:fused_add_rms_norm", "example:silu_and_mul", "example:gemm"} <= {k["id"] for k in document["kernels"]}
-    assert all(k["distribution"] == "jitwarm-example 0.1.0" for k in document["kernels"] if k["id"].startswith("example:"))
+    assert {"example:fused_add_rms_norm", "example:silu_and_mul", "example:gemm"} <= {
+        k["id"] for k in document["kernels"]
+    }
+    assert all(
+        k["distribution"] == "jitwarm-example 0.1.0" for k in document["kernels"] if k["id"].startswith("example:")
+    )
     refused = {plugin["name"]: plugin["reason"] for plugin in document["refused"]}
     assert set(refused) == set(BROKEN)
     for name, reason in REASONS.items():
@@ -65,6 +69,9 @@ def test_kernels_are_disabled_by_glob_and_say_so(commands, tmp_path):
         "bake", "--target", "cuda:90", "--out", tmp_path / "out", "--json", check=0,
         JITWARM_DISABLE="example:gemm,*:fused*"
     )  # fmt: skip
-    rows = {kernel["id"]: [(key["outcome"], key["error"]) for key in kernel["keys"]] for kernel in json.loads(done.stdout)["kernels"]}
+    rows = {
+        kernel["id"]: [(key["outcome"], key["error"]) for key in kernel["keys"]]
+        for kernel in json.loads(done.stdout)["kernels"]
+    }
     assert rows["example:gemm"] == rows["example:fused_add_rms_norm"] == [("skipped", "disabled by JITWARM_DISABLE")]
     assert {outcome for outcome, _ in rows["example:silu_and_mul"]} == {"compiled"}

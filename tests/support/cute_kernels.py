@@ -21,12 +21,18 @@ def _scale_kernel(x: cute.Tensor, factor: Float32, threads: cutlass.Constexpr[in
 
 @cute.jit
 def scale(x: cute.Tensor, factor: Float32, stream: cuda.CUstream, threads: cutlass.Constexpr[int]):
-    _scale_kernel(x, factor, threads).launch(grid=[cute.ceil_div(x.shape[0], threads), 1, 1], block=[threads, 1, 1], stream=stream)
+    _scale_kernel(x, factor, threads).launch(
+        grid=[cute.ceil_div(x.shape[0], threads), 1, 1], block=[threads, 1, 1], stream=stream
+    )
 
 
 @cute.jit
-def scale_by_default(x: cute.Tensor, factor: Float32 = 2.0, *, stream: cuda.CUstream, threads: cutlass.Constexpr[int] = 32):
-    _scale_kernel(x, factor, threads).launch(grid=[cute.ceil_div(x.shape[0], threads), 1, 1], block=[threads, 1, 1], stream=stream)
+def scale_by_default(
+    x: cute.Tensor, factor: Float32 = 2.0, *, stream: cuda.CUstream, threads: cutlass.Constexpr[int] = 32
+):
+    _scale_kernel(x, factor, threads).launch(
+        grid=[cute.ceil_div(x.shape[0], threads), 1, 1], block=[threads, 1, 1], stream=stream
+    )
 
 
 class Scale(CuteKernel):
@@ -74,4 +80,6 @@ class LibraryLike:
             x = make_fake_compact_tensor(dtype, (cute.sym_int(),), stride_order=(0,), assumed_align=16)
             stream = make_fake_stream(use_tvm_ffi_env_stream=not key.plain)
             options = "" if key.plain else "--enable-tvm-ffi"
-            self.compiled[key.threads, dtype] = cute.compile(scale, x, Float32(1.0), stream, key.threads, options=options)
+            self.compiled[key.threads, dtype] = cute.compile(
+                scale, x, Float32(1.0), stream, key.threads, options=options
+            )

@@ -41,7 +41,9 @@ def main(root, *names):
     asked = Asked(WarmupConfig(dtype="float32"), Settings(plugins=()))
     session = Session(asked, target, root=Path(root))
     count_compiles()
-    objects = [getattr(importlib.import_module(module), kernel)() for module, _, kernel in (n.partition(":") for n in names)]
+    objects = [
+        getattr(importlib.import_module(module), kernel)() for module, _, kernel in (n.partition(":") for n in names)
+    ]
 
     class Plugin:
         def jitwarm_kernels(self):

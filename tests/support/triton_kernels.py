@@ -19,7 +19,7 @@ class Scale(TritonKernel):
 
     kernel = scale
     options = ("num_warps", "num_stages")
-    derived = {"x_ptr": ("dtype", "aligned")}  # noqa: RUF012
+    derived = {"x_ptr": ("dtype", "aligned")}
 
     @dataclass(frozen=True)
     class CompileKey:
@@ -53,7 +53,7 @@ def flagged(out_ptr, FLAG: tl.constexpr):
 
 class Flagged(TritonKernel):
     kernel = flagged
-    fixed = {"out_ptr": TensorSpec("float32", (1,))}  # noqa: RUF012
+    fixed = {"out_ptr": TensorSpec("float32", (1,))}
 
     @dataclass(frozen=True)
     class CompileKey:

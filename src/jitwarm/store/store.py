@@ -102,7 +102,11 @@ class Store:
         return [self.root / name for name, digest in entry.files.items() if _sha256(self.root / name) != digest]
 
     def publish(self, entry: Entry) -> None:
-        """Write the manifest of a built key, whole or not at all."""
+        """Write the manifest of a built key, whole or not at all.
+
+        Raises:
+            StoreError: The disk is full, or read-only.
+        """
         _write(self.root / "manifest" / f"{entry.fingerprint}.json", entry.__dict__)
 
     def forget(self, fingerprint: str) -> None:
@@ -161,14 +165,19 @@ def remove(path: Path) -> None:
 
 def _write(path: Path, record: dict[str, Any]) -> None:
     """Publish JSON by rename: a reader sees the old text or the new one."""
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(fd, "w", encoding="utf-8") as out:
-            json.dump(record, out, indent=1, sort_keys=True)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(fd, "w", encoding="utf-8") as out:
+                json.dump(record, out, indent=1, sort_keys=True)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as exc:
+        raise StoreError(
+            f"cannot write {path}: {exc.strerror or exc}", "free space there, or set JITWARM_CACHE_DIR"
+        ) from exc
 
 
 def _sha256(path: Path) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jitwarm.contract.backend import current_target
 from jitwarm.contract.target import Target
-from jitwarm.errors import CompileError, InvalidKernelError, NoDeviceError
+from jitwarm.errors import CompileError, InvalidKernelError, NoDeviceError, TargetError
 
 _EM_CUDA = 190
 _NUMERIC_TYPES = {
@@ -55,9 +56,6 @@ def pinned_to_device() -> Iterator[None]:
     Raises:
         NoDeviceError: There is neither.
     """
-    from jitwarm.contract.backend import current_target
-    from jitwarm.errors import TargetError
-
     try:
         target = current_target()
     except TargetError:

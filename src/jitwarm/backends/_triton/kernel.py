@@ -9,6 +9,7 @@ from jitwarm.backends._triton import internals, wrappers
 from jitwarm.backends._triton.coverage import check_definition, check_entries
 from jitwarm.backends._triton.wrappers import TunedConfig, TunedKey
 from jitwarm.contract.backend import current_target
+from jitwarm.contract.descriptors import IntClass, TensorSpec
 from jitwarm.contract.kernel import Outcome
 from jitwarm.contract.keys import distinct_keys, encode_key, format_key
 from jitwarm.errors import CompileError, Skipped, Unresolved
@@ -45,7 +46,8 @@ class TritonKernel(CallableKernel):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "kernel" in vars(cls) and "CompileKey" in vars(cls):
+        is_whole = hasattr(cls, "kernel") and hasattr(cls, "CompileKey")
+        if is_whole and vars(cls).keys() & {"kernel", "CompileKey", "options", "fixed", "derived"}:
             check_definition(cls)
 
     def launch_args(self, key: Any) -> Mapping[str, Any]:
@@ -85,15 +87,20 @@ class TritonKernel(CallableKernel):
 
         Args:
             key: What `dispatch` gave.
-            args: The parameters that are neither constexpr nor in `fixed`, in the jit function's order.
+            args: The parameters that are neither constexpr nor fixed to a value, in the jit function's order.
             grid: As for `kernel[grid]`.
 
         Raises:
             NoDeviceError: This process has no GPU.
+            TypeError: Another number of arguments than the kernel takes.
         """
         entries = {**self.fixed, **self.launch_args(key)}
         parameters = internals.jit_function(self.kernel).params
-        given = [p.name for p in parameters if not p.is_constexpr and p.name not in self.fixed]
+        given = [p.name for p in parameters if not p.is_constexpr and not self._has_fixed_value(p.name)]
+        if len(args) != len(given):
+            raise TypeError(
+                f"{type(self).__qualname__} takes {len(given)} arguments ({', '.join(given)}), not {len(args)}"
+            )
         static = {p.name: entries[p.name] for p in parameters if p.name not in given and p.name in entries}
         return self.kernel[grid](**dict(zip(given, args, strict=True)), **static, **self._options(key))
 
@@ -156,6 +163,10 @@ class TritonKernel(CallableKernel):
         if config is not None:
             wrappers.call_pre_hook(self.kernel, config, arguments)
         return _Launch(arguments, {**self._options(_own(key)), **(dict(config.options) if config else {})})
+
+    def _has_fixed_value(self, name: str) -> bool:
+        """Whether `fixed` gives a value to launch with; a descriptor stands for a tensor that the caller has."""
+        return name in self.fixed and not isinstance(self.fixed[name], TensorSpec | IntClass)
 
     def _options(self, key: Any) -> dict[str, Any]:
         """The author's compile options, in launch order."""
