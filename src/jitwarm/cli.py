@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="TOML: fields of WarmupConfig, [settings], [extra.<plugin>].")
+    Path | None, typer.Option("--config", help="TOML: fields of WarmupConfig, \\[settings], \\[extra.<plugin>].")
 ]
 Assignments = Annotated[
     list[str] | None,
@@ -183,7 +183,7 @@ def _run(
     if as_json:
         _print_json(report.to_json())
     else:
-        tables.show_report(_console(), report)
+        tables.show_report(_console(), report, strict=strict)
     raise typer.Exit(_exit_code(report, strict=strict))
 
 

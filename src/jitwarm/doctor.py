@@ -33,8 +33,8 @@ def examine(root: Path, target: Target | None, target_problem: str, backends: Se
         if target and not backend.missing():
             yield from _support(backend, target)
     yield _directory("store", root, "JITWARM_CACHE_DIR")
-    for variable, place in _cache_places(root, backends):
-        yield _directory(f"cache of {variable.partition('_')[0].lower()}", place, variable)
+    for name, variable, place in _cache_places(root, backends):
+        yield _directory(f"cache of {name}", place, variable)
     yield Finding("deadlines", "warning", "keys compile in this process: a compiler that hangs cannot be stopped")
 
 
@@ -74,10 +74,10 @@ def _support(backend: Backend, target: Target) -> Iterator[Finding]:
         yield Finding(f"{backend.name} for {target}", "error", reason, "keys that are on disk already still load")
 
 
-def _cache_places(root: Path, backends: Sequence[Backend]) -> Iterator[tuple[str, Path]]:
+def _cache_places(root: Path, backends: Sequence[Backend]) -> Iterator[tuple[str, str, Path]]:
     for backend in backends:
         for variable, directory in backend.cache_variables.items():
-            yield variable, Path(os.environ.get(variable) or root / directory)
+            yield backend.name, variable, Path(os.environ.get(variable) or root / directory)
 
 
 def _directory(check: str, place: Path, variable: str) -> Finding:

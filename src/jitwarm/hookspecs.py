@@ -67,7 +67,8 @@ def jitwarm_compile(kernel: Kernel, kernel_id: str, key: Any, target: "Target") 
     Answers an `Outcome`; None passes the key on to the next implementation. A policy that wants the default calls
     `jitwarm.default_compile(kernel, key, target)`. Must launch nothing.
 
-    May raise: the next implementation is asked; when the built-in one raises, the key is one failed row.
+    May raise `Skipped` or `Unresolved`, which are answers with a reason. Anything else that a policy raises is reported and the
+    next implementation is asked; when the built-in one raises, the key is one failed row.
     """
 
 

@@ -19,7 +19,7 @@ from jitwarm.contract.backend import Backend
 from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import RegisteredKernel, kernel_name, require_kernel
 from jitwarm.contract.target import Target
-from jitwarm.errors import InvalidKernelError, PluginError
+from jitwarm.errors import InvalidKernelError, JitwarmError, PluginError, Skipped, Unresolved
 
 GROUP = "jitwarm.kernels"
 _OWN_DISTRIBUTION = "jitwarm"
@@ -119,6 +119,7 @@ class Registry:
         """Ask the implementations of a hook, last registered first and the built-in one last, until one answers.
 
         Raises:
+            Skipped, Unresolved: A policy's answer, with its reason.
             Exception: What the built-in implementation raises. Any other is reported, and the next one is asked.
         """
         for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
@@ -126,8 +127,8 @@ class Registry:
             try:
                 answer = implementation.function(*given)
             except Exception as exc:
-                if implementation.plugin_name == "built-in":
-                    raise
+                if implementation.plugin_name == "built-in" or isinstance(exc, Skipped | Unresolved):
+                    raise  # the last two are answers, with a reason
                 self._on_policy_error(implementation.plugin_name, hook, exc)
                 continue
             if answer is not None:
@@ -233,7 +234,7 @@ def _check_hook(caller: Any, plugin: object) -> None:
 
 def _reason(exc: BaseException) -> str:
     """One line that says what and why, with the hint if there is one."""
-    if isinstance(exc, PluginError | InvalidKernelError):
-        return f"{exc.message} ({exc.hint})" if exc.hint else exc.message
+    if isinstance(exc, JitwarmError):
+        return exc.message + "".join(f" ({more})" for more in (exc.where, exc.hint) if more)
     first = (str(exc).strip().splitlines() or [""])[0]
     return f"{type(exc).__name__}: {first}" if first else type(exc).__name__

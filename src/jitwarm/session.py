@@ -1,5 +1,6 @@
 """One run, wired: settings, plugins, store, planner, runner and report meet here and nowhere else."""
 
+import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from jitwarm.engine.compiler import BuiltinPolicy
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, make_plan
 from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
-from jitwarm.errors import InvalidKernelError, Skipped, TargetError, UsageError, WarmupFailedError
+from jitwarm.errors import InvalidKernelError, SettingsError, Skipped, TargetError, UsageError, WarmupFailedError
 from jitwarm.events import EventLog
 from jitwarm.registry import RefusedPlugin, Registry
 from jitwarm.settings import Asked, Settings, matches, read, read_config
 from jitwarm.store import Store
+from jitwarm.tracing import collected_traces
 
 # Together they hide every GPU from every stack, so that a machine with one bakes exactly as a machine without.
 BLIND = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
@@ -46,14 +48,15 @@ class Session:
         listeners: Iterable[Callable[[dict[str, Any]], None]] = (),
     ) -> None:
         self.asked = asked
-        self.root = (root or asked.settings.root).absolute()
+        self.root = Path(os.path.normpath((root or asked.settings.root).absolute()))
         self.log = EventLog(asked.settings.run_id)
         self._builder = ReportBuilder()
         for listener in (self._builder.add, *listeners):
             self.log.subscribe(listener)
         self.registry = Registry(asked.settings.admits_plugin, self._refused, self._policy_error)
         self.registry.load_builtin()
-        self._place_caches(insist=root is not None)
+        self._insists = root is not None
+        self._place_caches(insist=self._insists)
         self.target = _target_of(target, asked.settings, self.registry.backends)
         self.kernels: list[RegisteredKernel] = []
         self._policy = BuiltinPolicy(self.registry.backends, self.log.emit, asked.settings.lock_timeout_s)
@@ -68,6 +71,8 @@ class Session:
         """Load the installed plugins and ask each for its kernels."""
         self.log.emit("run_start", target=str(self.target), root=str(self.root), on_device=self._on_device())
         self.registry.load_installed()
+        self._place_caches(insist=self._insists)
+        self._check_extra()
         self.kernels = self.registry.kernels(self.asked.config, self.target)
         self._policy.know(self.kernels)
         return self.kernels
@@ -107,20 +112,21 @@ class Session:
 
     def _list_keys(self, kernel: RegisteredKernel) -> tuple[Sequence[Any], Sequence[str]]:
         """A kernel's keys, asked of the policies, and what its adapter says of them."""
-        if matches(kernel.id, self.asked.settings.disable) or matches(kernel.plugin, self.asked.settings.disable):
+        if matches(kernel.id, self.asked.settings.disable):
             raise Skipped("disabled by JITWARM_DISABLE")
         asked = {"kernel": kernel.kernel, "kernel_id": kernel.id}
-        with TargetScope(self.target):
+        with TargetScope(self.target), collected_traces() as traces:
             keys = list(self.registry.first_answer("jitwarm_warmup_keys", **asked, config=self.asked.config))
         key_type = self.registry.first_answer("jitwarm_compile_key", **asked)
         if odd := next((key for key in keys if not isinstance(key, key_type)), None):
             raise InvalidKernelError(f"its warmup keys hold {odd!r}, which is no {key_type.__qualname__}")
         expand, check = (getattr(kernel.kernel, name, None) for name in ("expand_keys", "check_keys"))
+        notes = [note for trace in traces for note in trace.notes]
         if not keys or (expand is None and check is None):
-            return keys, ()
+            return keys, notes
         with self._policy.pinned(kernel.kernel, self.target):
             keys = expand(keys) if expand else keys
-            return keys, check(keys) if check else ()
+            return keys, [*notes, *(check(keys) if check else ())]
 
     def _compile(self, planned: PlannedKernel, key: PlannedKey) -> Outcome:
         """One key, asked of the policies."""
@@ -152,6 +158,15 @@ class Session:
                     os.environ[variable] = str(self.root / directory)
                 else:
                     os.environ.setdefault(variable, str(self.root / directory))
+
+    def _check_extra(self) -> None:
+        """Refuse values for a plugin that does not exist: a misspelt name would be silent otherwise."""
+        known = {*self.registry.plugins, *self.registry.left_out, *(refused.name for refused in self.registry.refused)}
+        for name in self.asked.config.extra:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"plugins are {', '.join(sorted(known))}"
+                raise SettingsError(f"values are given for plugin {name!r}, which is not installed", hint)
 
     def _on_device(self) -> bool:
         return any(backend.device_target() == self.target for backend in self.registry.backends if _may_have_device())

@@ -10,7 +10,7 @@ import fnmatch
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,8 +55,8 @@ class Settings:
         return platformdirs.user_cache_path("jitwarm")
 
     def admits_plugin(self, name: str) -> bool:
-        """Whether `JITWARM_PLUGINS` lets this plugin in."""
-        return self.plugins is None or matches(name, self.plugins)
+        """Whether `JITWARM_PLUGINS` and `JITWARM_DISABLE` let this plugin in."""
+        return (self.plugins is None or matches(name, self.plugins)) and not matches(name, self.disable)
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,10 @@ def read(
     extra: dict[str, dict[str, Any]] = {name: dict(values) for name, values in table.pop("extra", {}).items()}
     _refuse_unknown(table, WarmupConfig, where)
     _refuse_unknown(settings_table, Settings, where, "[settings] ")
+    origins = {}
     for text in assignments:
         plugin, name, value = _assignment(text)
+        origins[name] = f"--set {text}"
         if plugin:
             extra.setdefault(plugin, {})[name] = value
         else:
@@ -106,8 +108,8 @@ def read(
     from_environment = _from_environ(os.environ if environ is None else environ)
     given = {name: value for name, value in overrides.items() if value is not None}
     return Asked(
-        _convert({**table, "extra": extra}, WarmupConfig, str(file or "--set")),
-        _convert({**settings_table, **from_environment, **given}, Settings, str(file or "JITWARM_*")),
+        _convert({**table, "extra": extra}, WarmupConfig, lambda name: origins.get(name) or where(name)),
+        _convert({**settings_table, **from_environment, **given}, Settings, lambda name: where(name) or "JITWARM_*"),
     )
 
 
@@ -118,7 +120,7 @@ def read_config(values: Mapping[str, Any]) -> WarmupConfig:
         SettingsError: An unknown name, with the nearest right one, or a value of the wrong type.
     """
     _refuse_unknown(values, WarmupConfig, lambda _: "")
-    return _convert(dict(values), WarmupConfig, "config")
+    return _convert(dict(values), WarmupConfig, lambda _: "")
 
 
 def _load(file: Path | None) -> tuple[dict[str, Any], Any]:
@@ -194,7 +196,7 @@ def _globs(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _convert(table: dict[str, Any], schema: type[T], where: str) -> T:
+def _convert(table: dict[str, Any], schema: type[T], where: Callable[[str], str]) -> T:
     import msgspec  # noqa: PLC0415 - `import jitwarm` loads the standard library and pluggy only
 
     try:
@@ -202,6 +204,5 @@ def _convert(table: dict[str, Any], schema: type[T], where: str) -> T:
     except msgspec.ValidationError as exc:
         # msgspec says "Expected `int`, got `str` - at `$.max_num_seqs`".
         reason, _, path = str(exc).partition(" - at `$")
-        raise SettingsError(
-            f"{path.strip('.`') or schema.__name__}: {reason[0].lower()}{reason[1:]}", "", where
-        ) from exc
+        name = path.strip(".`").partition("[")[0]
+        raise SettingsError(f"{name or schema.__name__}: {reason[0].lower()}{reason[1:]}", "", where(name)) from exc

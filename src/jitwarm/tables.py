@@ -19,7 +19,7 @@ _STYLES = {"compiled": "green", "loaded": "cyan", "already_warm": "cyan", "skipp
 _LEVEL_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
-def show_report(console: Console, report: Report) -> None:
+def show_report(console: Console, report: Report, *, strict: bool = False) -> None:
     """A finished run: one line per kernel, then what is not warm and why, then the verdict."""
     state = (
         "loaded on this machine's GPU" if report.on_device else f"built for {report.target}, not loaded: no GPU here"
@@ -42,7 +42,7 @@ def show_report(console: Console, report: Report) -> None:
     _show_cold(console, report)
     _show_refused(console, report)
     _show_notes(console, report.kernels.values())
-    _show_verdict(console, report)
+    _show_verdict(console, report, strict=strict)
 
 
 def show_plan(console: Console, report: Report, *, every_key: bool = True) -> None:
@@ -75,7 +75,7 @@ def show_plugins(console: Console, registry: "Registry", kernels: Sequence[tuple
     for refused in registry.refused:
         console.print(f"[bold red]refused[/] {refused.name} ({refused.distribution}): {escape(refused.reason)}")
     if registry.left_out:
-        console.print(f"[yellow]left out by JITWARM_PLUGINS[/]: {', '.join(registry.left_out)}")
+        console.print(f"[yellow]left out by JITWARM_PLUGINS or JITWARM_DISABLE[/]: {', '.join(registry.left_out)}")
 
 
 def show_findings(console: Console, findings: Iterable[Finding]) -> None:
@@ -125,14 +125,16 @@ def _show_notes(console: Console, kernels: Iterable[KernelReport]) -> None:
             console.print(f"[yellow]note[/] {escape(kernel.id)}: {escape(note)}")
 
 
-def _show_verdict(console: Console, report: Report) -> None:
+def _show_verdict(console: Console, report: Report, *, strict: bool) -> None:
     n_warm = sum(count for name, count in report.outcomes.items() if Outcome(name).is_warm)
-    verdict = "[bold green]all warm[/]" if report.is_complete() else "[bold red]not all warm[/]"
+    n_skipped = report.outcomes.get(Outcome.SKIPPED.value, 0)
+    verdict = "[bold green]all warm[/]" if report.is_complete(strict=strict) else "[bold red]not all warm[/]"
+    skipped = f", {n_skipped} skipped" if n_skipped else ""
     slowest = sorted((row for row in report.rows if row.outcome == "compiled"), key=lambda row: -row.seconds)[
         :_N_SLOWEST
     ]
     console.print(
-        f"{verdict}: {n_warm} of {report.n_keys} keys in {report.seconds:.1f} s, {report.n_compiles} compiler runs; "
+        f"{verdict}: {n_warm} of {report.n_keys} keys{skipped} in {report.seconds:.1f} s, {report.n_compiles} compiler runs; "
         f"store {report.root}",
         soft_wrap=True,
     )

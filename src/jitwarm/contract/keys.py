@@ -69,6 +69,8 @@ def format_key(key: object) -> str:
         value = getattr(key, field.name)
         if dataclasses.is_dataclass(value):
             parts.append(format_key(value))
+        elif isinstance(value, tuple) and value and all(isinstance(v, tuple) and len(v) == 2 for v in value):  # noqa: PLR2004 - pairs
+            parts.append(", ".join(f"{name}={item}" for name, item in value))
         else:
             parts.append(f"{field.name}={value.name if isinstance(value, enum.Enum) else value}")
     return ", ".join(parts)

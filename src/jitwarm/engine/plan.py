@@ -1,5 +1,6 @@
 """The plan: kernels and a configuration become one ordered, de-duplicated list of keys. Pure: no I/O, no compiler."""
 
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,9 +97,16 @@ def _planned(kernel: RegisteredKernel, list_keys: Callable[[RegisteredKernel], L
         keys, notes = list_keys(kernel)
         planned = tuple(_distinct(kernel.id, keys))
     except Exception as exc:  # noqa: BLE001 - whatever a kernel raises, the others go on
-        problem = (outcome_of(exc), describe_error(exc))
+        place = "" if isinstance(exc, JitwarmError) else f"\n  at: {_place(exc)}"
+        problem = (outcome_of(exc), describe_error(exc) + place)
         return PlannedKernel(kernel.id, kernel.backend, kernel.distribution, problem=problem)
     return PlannedKernel(kernel.id, kernel.backend, kernel.distribution, planned, tuple(notes))
+
+
+def _place(exc: BaseException) -> str:
+    """File and line that raised."""
+    last = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"{last.filename}:{last.lineno}"
 
 
 def _distinct(kernel_id: str, keys: Iterable[Any]) -> Iterable[PlannedKey]:

@@ -1,5 +1,13 @@
-"""From a dispatch function and the declared spaces of its inputs to the set of reachable compile keys."""
+"""From a dispatch function and the declared spaces of its inputs to the set of reachable compile keys.
 
-from jitwarm.tracing.trace import Trace, Witness, collected_traces, trace, trace_dispatch
+source -> lift         the function's syntax tree, rewritten so that it can run on symbols
+spans, nodes           boxes of inputs, and numbers as functions of a point with what is proven of them
+engine                 deciding tests for whole boxes, splitting the boxes
+symbols, calls         what a lifted function computes with, and calls
+search -> expand       regions, confirmed by the real function; the public functions
+"""
 
-__all__ = ["Trace", "Witness", "collected_traces", "trace", "trace_dispatch"]
+from jitwarm.tracing.expand import Trace, collected_traces, trace, trace_dispatch
+from jitwarm.tracing.search import Region
+
+__all__ = ["Region", "Trace", "collected_traces", "trace", "trace_dispatch"]

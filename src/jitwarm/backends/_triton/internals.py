@@ -176,6 +176,19 @@ def listening(listener: Callable[..., None]) -> Iterator[None]:
         knobs.compilation.listener = previous
 
 
+@contextmanager
+def clear_without_gpu() -> Iterator[None]:
+    """While entered, Triton's "0 active drivers" becomes a `NoDeviceError`."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if "active drivers" in str(exc):
+            raise NoDeviceError(
+                "this process has no GPU, and nothing was built for another one: it cannot launch"
+            ) from exc
+        raise
+
+
 def _caches(function: Any) -> Any:
     """(compiled kernels by key, memo or target, ..., binder) of the current device; the binder is always last."""
     from triton.runtime import driver

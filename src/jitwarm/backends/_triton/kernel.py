@@ -102,7 +102,8 @@ class TritonKernel(CallableKernel):
                 f"{type(self).__qualname__} takes {len(given)} arguments ({', '.join(given)}), not {len(args)}"
             )
         static = {p.name: entries[p.name] for p in parameters if p.name not in given and p.name in entries}
-        return self.kernel[grid](**dict(zip(given, args, strict=True)), **static, **self._options(key))
+        with internals.clear_without_gpu():
+            return self.kernel[grid](**dict(zip(given, args, strict=True)), **static, **self._options(key))
 
     def __call__(self, *args: Any, grid: Any, **inputs: Any) -> Any:
         """Dispatch on `inputs` and launch with `args` on `grid`."""

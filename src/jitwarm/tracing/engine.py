@@ -1,0 +1,411 @@
+"""The search: run the lifted dispatch on whole boxes of inputs until every box has one key.
+
+A test that is not decided for the whole box narrows the box in place to one side, and puts the other side on the list of what
+is still to do. So a run that ends has met only tests that have one answer in its box, and its key is the key of every point
+there. Tests over several large axes are assumed instead (a fact), since no box has their shape; a run under facts whose key
+was seen already needs no proof that its facts can hold.
+"""
+
+import math
+import operator
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NoReturn
+
+from jitwarm.tracing.nodes import Node, Periodic
+from jitwarm.tracing.spans import Span
+
+_RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
+    "le": operator.le,
+    "lt": operator.lt,
+    "eq": operator.eq,
+    "same": lambda a, b: repr(a) == repr(b),  # tells 0.0 from -0.0
+}
+_TEXT = {"le": ("<=", ">"), "lt": ("<", ">="), "eq": ("==", "!="), "same": ("==", "!=")}
+_N_RANDOM = 48
+_MAX_CORNER_AXES = 4
+_MAX_TESTS = 100_000
+_MAX_TABULATED = 64
+
+
+class Abandon(BaseException):
+    """This run cannot go on; what it covered is on the list again. No Exception, so that no handler of an author takes it."""
+
+
+class Exhausted(Exception):  # noqa: N818 - it is caught and turned into the author's error
+    """More evaluations than allowed. `test` is the test that asked for them, `axis` the axis that it enumerates."""
+
+    def __init__(self, test: "Test | None", axis: int | None) -> None:
+        super().__init__(test, axis)
+        self.test = test
+        self.axis = axis
+
+
+@dataclass(frozen=True, eq=False)
+class Test:
+    """A comparison of a node with a number."""
+
+    node: Node
+    relation: str
+    constant: Any
+
+    def holds(self, point: Sequence[int]) -> bool:
+        """The truth at one point."""
+        return _RELATIONS[self.relation](self.node.value(point), self.constant)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A box that is still to do, and what is assumed in it."""
+
+    spans: tuple[Span, ...]
+    facts: tuple[tuple[Test, bool], ...] = ()
+
+
+class Engine:
+    """The boxes of one domain.
+
+    Args:
+        sizes: Number of positions of each axis.
+        budget: How many evaluations may be spent; shared by the caller's other engines.
+    """
+
+    def __init__(self, sizes: Sequence[int], budget: "Budget") -> None:
+        self.whole = tuple(Span(0, n - 1) for n in sizes)
+        self.spans: list[Span] = list(self.whole)
+        self.facts: list[tuple[Test, bool]] = []
+        self.budget = budget
+        self.enumerated: set[int] = set()
+        self._todo: list[Item] = [Item(self.whole)]
+        self._n_tests = 0
+        self._random = random.Random(0)  # noqa: S311 - for choosing points to try
+
+    def items(self) -> Iterator[Item]:
+        """Each item to run, its box and facts in place, until none is left."""
+        while self._todo:
+            item = self._todo.pop()
+            self.budget.spend(1, None, None)
+            self.spans, self.facts, self._n_tests = list(item.spans), list(item.facts), 0
+            yield item
+
+    @property
+    def low_corner(self) -> list[int]:
+        """The smallest point of the current box."""
+        return [span.lo for span in self.spans]
+
+    @property
+    def is_point(self) -> bool:
+        """Whether the current box is a single point."""
+        return all(span.is_point for span in self.spans)
+
+    # --- tests -------------------------------------------------------------------------------------------------------
+
+    def truth(self, test: Test, *, enumerate_values: bool = False) -> bool:
+        """Decide a test for the whole box, narrowing it if need be.
+
+        What can neither be decided nor solved is assumed to be true, and the other assumption is to do. With
+        `enumerate_values` a test of one axis is tabulated instead: for a value that reaches the key, every one counts.
+        """
+        self._n_tests += 1
+        if self._n_tests > _MAX_TESTS:
+            self.halve()
+        known = self._known(test)
+        if known is not None:
+            return known
+        free = [axis for axis in test.node.axes if not self.spans[axis].is_point]
+        if len(free) > 1:
+            return self._assume(test)
+        (axis,) = free
+        if not (
+            self._split_by_residue(test, axis)
+            or self._split_by_direction(test, axis)
+            or self._split_by_zone(test, axis)
+        ):
+            if not enumerate_values and self.spans[axis].count() > _MAX_TABULATED:
+                return self._assume(test)
+            self._tabulate(test, axis)
+        return test.holds(self.low_corner)
+
+    def value_of(self, node: Node) -> Any:
+        """Narrow the box until a node has one value in it, and return that."""
+        while True:
+            low, high = self._bounds(node)
+            if low == high and (node.is_int or low != 0):
+                return low
+            point = self.witness()
+            if point is None:
+                self.halve()
+            value = node.value(point)
+            relation = "eq" if node.is_int or value != 0 else "same"
+            if self.truth(Test(node, relation, value), enumerate_values=True):
+                return value
+
+    def choose(self, axis: int) -> int:
+        """Narrow one axis to its first position that is left, and return it."""
+        span = self.spans[axis]
+        rest = span.clip(span.lo + 1, span.hi)
+        if rest is not None:
+            self._push_span(axis, rest)
+        self.spans[axis] = Span(span.lo, span.lo)
+        return span.lo
+
+    # --- points ------------------------------------------------------------------------------------------------------
+
+    def likely_witness(self) -> list[int] | None:
+        """A point of the box at which all facts hold, if a few tries find one."""
+        if not self.facts:
+            return self.low_corner
+        return next((point for point in self._candidates() if self._satisfies(point)), None)
+
+    def witness(self) -> list[int] | None:
+        """A point of the box at which all facts hold; None if none was found, though there may be one.
+
+        Raises:
+            Abandon: It is proven that there is none.
+        """
+        point = self.likely_witness()
+        free = {axis for test, _ in self.facts for axis in test.node.axes if not self.spans[axis].is_point}
+        if point is not None or len(free) > 1:
+            return point
+        for axis in free:
+            span, candidate = self.spans[axis], self.low_corner
+            self.budget.spend(span.count(), self.facts[-1][0], axis)
+            for position in span.members():
+                candidate[axis] = position
+                if self._satisfies(candidate):
+                    return candidate
+        raise Abandon
+
+    def halve(self) -> NoReturn:
+        """Put the two halves of the box on the list and end this run.
+
+        Raises:
+            Abandon: Always.
+        """
+        axes = {axis for test, _ in self.facts for axis in test.node.axes} or set(range(len(self.spans)))
+        axis = max(axes, key=lambda a: self.spans[a].hi - self.spans[a].lo)
+        if self.spans[axis].is_point:
+            axis = max(range(len(self.spans)), key=lambda a: self.spans[a].hi - self.spans[a].lo)
+        span = self.spans[axis]
+        if span.is_point:
+            raise Abandon  # a single point at which the facts do not hold
+        middle = (span.lo + span.hi) // 2
+        for half in (span.clip(middle + 1, span.hi), span.clip(span.lo, middle)):
+            if half is not None:
+                self._push_span(axis, half)
+        raise Abandon
+
+    def _candidates(self) -> Iterator[list[int]]:
+        axes = [axis for axis, span in enumerate(self.spans) if not span.is_point]
+        for corner in range(1 << min(len(axes), _MAX_CORNER_AXES)):
+            point = self.low_corner
+            for bit, axis in enumerate(axes[:_MAX_CORNER_AXES]):
+                point[axis] = self.spans[axis].hi if corner >> bit & 1 else self.spans[axis].lo
+            yield point
+        for _ in range(_N_RANDOM):
+            point = self.low_corner
+            for axis in axes:
+                span = self.spans[axis]
+                near = span.clip(self._random.randint(span.lo, span.hi), span.hi)
+                point[axis] = near.lo if near else span.lo
+            yield point
+
+    def _satisfies(self, point: Sequence[int]) -> bool:
+        try:
+            return all(test.holds(point) is truth for test, truth in self.facts)
+        except ArithmeticError:
+            return False  # a divisor that another fact excludes
+
+    def _assume(self, test: Test) -> bool:
+        """Go on as if the test were true; that it were false is to do."""
+        self._push(self.spans, (*self.facts, (test, False)))
+        self.facts.append((test, True))
+        return True
+
+    # --- deciding ----------------------------------------------------------------------------------------------------
+
+    def _bounds(self, node: Node) -> tuple[Any, Any]:
+        """Bounds of a node over the box, sharpened by the facts about it."""
+        low, high = node.bounds(self.spans)
+        for test, truth in self.facts:
+            if test.node is node:
+                low, high = _sharpened(low, high, test, truth)
+        return low, high
+
+    def _known(self, test: Test) -> bool | None:
+        for fact, truth in self.facts:
+            if fact.node is test.node and fact.relation == test.relation and fact.constant == test.constant:
+                return truth
+        if all(self.spans[axis].is_point for axis in test.node.axes):
+            return test.holds(self.low_corner)
+        low, high = self._bounds(test.node)
+        c = test.constant
+        if test.relation == "le":
+            return True if high <= c else False if low > c else None
+        if test.relation == "lt":
+            return True if high < c else False if low >= c else None
+        if test.relation == "eq":
+            return False if c < low or c > high else True if low == high == c else None
+        return None
+
+    def _split_by_residue(self, test: Test, axis: int) -> bool:
+        periodic = test.node.periodic
+        if periodic is None or periodic.rise:
+            return False
+        span, relation = self.spans[axis], _RELATIONS[test.relation]
+        matching = frozenset(r for r, value in enumerate(periodic.table) if relation(value, test.constant))
+        others = frozenset(range(periodic.period)) - matching
+        try:
+            parts = [span.refine(periodic.period, residues) for residues in (matching, others) if residues]
+        except OverflowError:
+            return False
+        self._keep_first(axis, [part for part in parts if part is not None])
+        return True
+
+    def _split_by_direction(self, test: Test, axis: int) -> bool:
+        direction = test.node.directions.get(axis)
+        if direction is None or test.relation == "same":
+            return False
+        span, point = self.spans[axis], self.low_corner
+
+        def value(position: int) -> Any:
+            point[axis] = position
+            return test.node.value(point)
+
+        c = test.constant
+        # Along the axis the value passes c once: below, perhaps equal, above (or the other way round).
+        reaches, passes = (operator.ge, operator.gt) if direction > 0 else (operator.le, operator.lt)
+        cuts = [_first(span, lambda i: reaches(value(i), c)), _first(span, lambda i: passes(value(i), c))]
+        if test.relation == "le":
+            cuts = cuts[1:] if direction > 0 else cuts[:1]
+        elif test.relation == "lt":
+            cuts = cuts[:1] if direction > 0 else cuts[1:]
+        self._keep_first(axis, _cut(span, cuts))
+        return True
+
+    def _split_by_zone(self, test: Test, axis: int) -> bool:
+        """A periodic form that rises, but not everywhere: only within a few periods around the constant is a test open."""
+        periodic = test.node.periodic
+        if periodic is None or not periodic.rise or test.relation == "same":
+            return False
+        span = self.spans[axis]
+        parts = _cut(span, _zone(periodic, test.constant))
+        if len(parts) < 2:  # noqa: PLR2004 - nothing was cut off: the zone fills the span
+            return False
+        self._keep_first(axis, parts)
+        if self._known_here(test) is None:
+            self._tabulate(test, axis)
+        return True
+
+    def _known_here(self, test: Test) -> bool | None:
+        """Whether a rising periodic test is settled by the extremes of its table over the current span."""
+        periodic, span = test.node.periodic, self.spans[next(iter(test.node.axes))]
+        assert periodic is not None  # noqa: S101 - for the type checker
+        rises = [periodic.rise * (i // periodic.period) for i in (span.lo, span.hi)]
+        low, high = min(rises) + min(periodic.table), max(rises) + max(periodic.table)
+        c = test.constant
+        if high < c or (test.relation == "le" and high <= c):
+            return True
+        return False if low > c else None
+
+    def _tabulate(self, test: Test, axis: int) -> None:
+        """Nothing is known of the node: evaluate the test at every position that is left of its one axis."""
+        span = self.spans[axis]
+        self.budget.spend(span.count(), test, axis)
+        if span.count() > _MAX_TABULATED:
+            self.enumerated.add(axis)
+        point = self.low_corner
+        runs: list[tuple[bool, int, int]] = []
+        for position in span.members():
+            point[axis] = position
+            truth = test.holds(point)
+            if runs and runs[-1][0] is truth:
+                runs[-1] = (truth, runs[-1][1], position)
+            else:
+                runs.append((truth, position, position))
+        self._keep_first(axis, [part for _, lo, hi in runs if (part := span.clip(lo, hi)) is not None])
+
+    def _keep_first(self, axis: int, parts: Sequence[Span]) -> None:
+        """Go on with the part that holds the smallest position; the others are to do."""
+        first = min(parts, key=lambda part: part.lo)
+        for part in parts:
+            if part is not first:
+                self._push_span(axis, part)
+        self.spans[axis] = first
+
+    def _push_span(self, axis: int, span: Span) -> None:
+        spans = list(self.spans)
+        spans[axis] = span
+        self._push(spans, tuple(self.facts))
+
+    def _push(self, spans: Sequence[Span], facts: tuple[tuple[Test, bool], ...]) -> None:
+        self._todo.append(Item(tuple(spans), facts))
+
+
+class Budget:
+    """Evaluations that may still be spent."""
+
+    def __init__(self, n: int) -> None:
+        self.n_left = n
+        self.n_spent = 0
+
+    def spend(self, n: int, test: Test | None, axis: int | None) -> None:
+        """Take `n` evaluations.
+
+        Raises:
+            Exhausted: There are fewer left.
+        """
+        self.n_left -= n
+        self.n_spent += n
+        if self.n_left < 0:
+            raise Exhausted(test, axis)
+
+
+def describe_fact(test: Test, truth: bool, names: Mapping[int, str]) -> str:
+    """A fact for people, by the axes that it couples."""
+    axes = ", ".join(names[axis] for axis in sorted(test.node.axes))
+    return f"[a value of {axes}] {_TEXT[test.relation][0 if truth else 1]} {test.constant}"
+
+
+def _sharpened(low: Any, high: Any, test: Test, truth: bool) -> tuple[Any, Any]:
+    c, is_int = test.constant, test.node.is_int and isinstance(test.constant, int)
+    if test.relation == "eq":
+        return (max(low, c), min(high, c)) if truth else (low, high)
+    if test.relation == "le":
+        return (low, min(high, c)) if truth else (max(low, c + 1 if is_int else c), high)
+    if test.relation == "lt":
+        return (low, min(high, c - 1 if is_int else c)) if truth else (max(low, c), high)
+    return low, high
+
+
+def _first(span: Span, holds: Callable[[int], bool]) -> int:
+    """The first position of the span's interval at which a condition holds that, once true, stays true; `hi + 1` for none."""
+    low, high = span.lo, span.hi + 1
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _cut(span: Span, cuts: Sequence[int]) -> list[Span]:
+    """The parts of a span between ascending cut positions."""
+    edges = [span.lo, *(min(max(cut, span.lo), span.hi + 1) for cut in cuts), span.hi + 1]
+    parts = (span.clip(a, b - 1) for a, b in pairwise(edges) if a < b)
+    return [part for part in parts if part is not None]
+
+
+def _zone(periodic: Periodic, c: Any) -> list[int]:
+    """The positions between which a rising periodic form has values on both sides of `c`, or equal to it."""
+    rise, low, high = periodic.rise, min(periodic.table), max(periodic.table)
+    if rise < 0:
+        rise, low, high, c = -rise, -high, -low, -c
+    if isinstance(c, int):
+        first, last = -((high - c) // rise), (c - low) // rise
+    else:
+        first, last = math.floor((c - high) / rise) - 1, math.ceil((c - low) / rise) + 1
+    return [first * periodic.period, (last + 1) * periodic.period]

@@ -1,0 +1,273 @@
+"""`trace_dispatch`: the exact set of keys that `dispatch` can return over a declared domain.
+
+The function is followed symbolically, region by region (`search`). Where that is not possible (no source, syntax that symbols
+cannot pass through) it is called at every point instead, within the same budget, and the notes say so. Past the budget an
+error names what needed it: a partial set is never returned.
+"""
+
+import dis
+import linecache
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from jitwarm.contract.keys import require_frozen
+from jitwarm.contract.spaces import Rows
+from jitwarm.errors import DomainError, InvalidKernelError, KeySpaceTooLargeError, TracingError
+from jitwarm.tracing.domain import Domain, acceptor, check_inputs, declare, source_place
+from jitwarm.tracing.engine import Budget, Exhausted
+from jitwarm.tracing.search import Found, Region, search
+from jitwarm.tracing.source import UntraceableError
+from jitwarm.tracing.spans import Span
+
+_COLLECTED: ContextVar[list["Trace"] | None] = ContextVar("jitwarm_traces", default=None)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What tracing found.
+
+    Attributes:
+        keys: Every reachable key once, ordered by the smallest input that was found to reach it: inputs in the order of
+            declaration, the last one varying fastest.
+        regions: Sets of inputs that reach a key, with a witness each; `Region.key` is an index of `keys`.
+        notes: What a reviewer should know, one sentence each.
+        n_evaluations: How much of `max_points` was spent.
+    """
+
+    keys: tuple[Any, ...]
+    regions: tuple[Region, ...]
+    notes: tuple[str, ...]
+    n_evaluations: int
+
+    def witness(self, index: int) -> Mapping[str, Any]:
+        """The smallest input that was found to reach a key."""
+        return min((r for r in self.regions if r.key == index), key=lambda r: r.rank).witness
+
+
+def trace_dispatch(
+    dispatch: Callable[..., Any],
+    *rows: Rows | Mapping[str, Any],
+    when: Callable[..., bool] | None = None,
+    max_points: int = 1_000_000,
+    **inputs: Any,
+) -> list[Any]:
+    """The compile keys that `dispatch` can return over a domain: none missing, none extra, each once.
+
+    Args:
+        dispatch: Ordinary Python that returns a compile key; deterministic, without side effects.
+        rows: Coupled inputs, from `rows(...)`. Several groups, and the named inputs, combine freely.
+        when: A predicate over some of the inputs; a point where it is false is outside the domain. It may take inputs that
+            `dispatch` does not (a limit, say).
+        max_points: How many evaluations may be spent.
+        inputs: For each parameter a space (`IntRange`, `Choices`) or a plain value.
+
+    Returns:
+        The keys, ordered by the smallest input that reaches them. `1`, `True` and `1.0` are different values.
+
+    Raises:
+        DomainError: A misspelt or missing input, or a domain in which no point reaches a key.
+        KeySpaceTooLargeError: More than `max_points` evaluations would be needed; names the expression and the input.
+        TracingError: `dispatch` fails at a point other than by its own `assert` or `raise`, or returns no key.
+    """
+    return list(trace(dispatch, *rows, when=when, max_points=max_points, **inputs).keys)
+
+
+def trace(
+    dispatch: Callable[..., Any],
+    *rows: Rows | Mapping[str, Any],
+    when: Callable[..., bool] | None = None,
+    max_points: int = 1_000_000,
+    **inputs: Any,
+) -> Trace:
+    """As `trace_dispatch`, with regions, notes and cost."""
+    domain = declare(rows, inputs)
+    check_inputs(dispatch, when, domain)
+    real = _real(dispatch, when)
+    budget, found, notes = Budget(max_points), Found(), []
+    try:
+        for n_box, box in enumerate(domain.boxes):
+            search([when, dispatch] if when else [dispatch], box, real, budget, found, n_box)
+    except UntraceableError as exc:
+        budget, found = Budget(max_points), Found()
+        _enumerate(dispatch, domain, real, budget, found, exc.message)
+        notes.append(f"every point was evaluated: {exc.message}")
+    except Exhausted as exc:
+        raise _too_large(dispatch, domain, max_points, exc) from None
+    result = _ordered(dispatch, domain, found, notes, budget)
+    collected = _COLLECTED.get()
+    if collected is not None:
+        collected.append(result)
+    return result
+
+
+@contextmanager
+def collected_traces() -> Iterator[list[Trace]]:
+    """While entered, gather every `Trace` that is made here, so that a report needs nothing from the author."""
+    traces: list[Trace] = []
+    token = _COLLECTED.set(traces)
+    try:
+        yield traces
+    finally:
+        _COLLECTED.reset(token)
+
+
+def _ordered(dispatch: Callable[..., Any], domain: Domain, found: Found, notes: list[str], budget: Budget) -> Trace:
+    if not found.keys:
+        raise DomainError(
+            f"{dispatch.__qualname__}: no point of the domain reaches a key; all {domain.n_points:,} are outside",
+            "check `when`, and the asserts and raises of dispatch, against the declared spaces",
+            source_place(dispatch),
+        )
+    first: dict[int, tuple[int, ...]] = {}
+    for region in found.regions:
+        first[region.key] = min(first.get(region.key, region.rank), region.rank)
+    order = sorted(range(len(found.keys)), key=first.__getitem__)
+    place = {old: new for new, old in enumerate(order)}
+    regions = sorted(found.regions, key=lambda r: (place[r.key], r.rank))
+    if found.outside is not None:
+        notes.append(f"some inputs are outside the domain, e.g. {_format(found.outside)}")
+    notes += [f"every value of {name!r} was evaluated" for name in sorted(found.enumerated)]
+    if found.n_disagreements:
+        notes.append(f"{found.n_disagreements} regions were settled by the function itself")
+    return Trace(
+        tuple(found.keys[i] for i in order),
+        tuple(Region(place[r.key], r.inputs, r.facts, r.witness, r.rank) for r in regions),
+        tuple(notes),
+        budget.n_spent,
+    )
+
+
+# --- the author's own functions ----------------------------------------------------------------------------------------
+
+
+def _real(dispatch: Callable[..., Any], when: Callable[..., Any] | None) -> Callable[[Mapping[str, Any]], Any]:
+    """The key at a point, or None where the point is outside the domain."""
+    call = acceptor(dispatch)
+    holds = acceptor(when) if when else None
+
+    def key_at(point: Mapping[str, Any]) -> Any:
+        return _key_at(dispatch, call, point) if holds is None or holds(point) else None
+
+    return key_at
+
+
+def _enumerate(
+    dispatch: Callable[..., Any],
+    domain: Domain,
+    real: Callable[[Mapping[str, Any]], Any],
+    budget: Budget,
+    found: Found,
+    reason: str,
+) -> None:
+    """Call the author's function at every point of the domain."""
+    if domain.n_points > budget.n_left:
+        name, size = domain.widest
+        raise KeySpaceTooLargeError(
+            f"{dispatch.__qualname__} can only be called point by point ({reason}), and its domain has {domain.n_points:,} "
+            f"points, more than max_points={budget.n_left:,}",
+            f"the widest input is {name!r} with {size:,} values: give it a step, couple it with rows(...), or raise max_points",
+            source_place(dispatch),
+        )
+    budget.spend(domain.n_points, None, None)
+    for rank, point in enumerate(domain.points()):
+        key = real(point)
+        if key is None:
+            found.outside = found.outside or point
+            continue
+        n_before = len(found.keys)
+        index = found.add(key)
+        if index == n_before:
+            spans = {name: ((value,), Span(0, 0)) for name, value in point.items()}
+            found.regions.append(Region(index, spans, (), point, (rank,)))
+
+
+def _key_at(dispatch: Callable[..., Any], call: Callable[[Mapping[str, Any]], Any], point: Mapping[str, Any]) -> Any:
+    """The key at one point, or None where dispatch refuses the point by its own `assert` or `raise`."""
+    try:
+        key = call(point)
+    except Exception as exc:
+        if _is_refusal(exc):
+            return None
+        raise TracingError(
+            f"{dispatch.__qualname__}({_format(point)}) failed: {type(exc).__name__}: {exc}",
+            "a point that dispatch cannot serve is refused by assert or raise, or excluded by `when`",
+            _raising_place(exc),
+        ) from exc
+    try:
+        require_frozen(type(key))
+    except InvalidKernelError as exc:
+        raise TracingError(
+            f"{dispatch.__qualname__}({_format(point)}) returned {key!r}, which is no compile key",
+            "return an instance of the kernel's frozen CompileKey on every path",
+            source_place(dispatch),
+        ) from exc
+    return key
+
+
+def _format(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in point.items())
+
+
+# --- errors ------------------------------------------------------------------------------------------------------------
+
+
+def _too_large(dispatch: Callable[..., Any], domain: Domain, max_points: int, exc: Exhausted) -> KeySpaceTooLargeError:
+    """Name the expression that asked for the evaluations, with a caret below it."""
+    expression, place = _expression(exc)
+    names = list(domain.boxes[0])
+    name = names[exc.axis] if exc.axis is not None else domain.widest[0]
+    shown = f" for\n{expression}" if expression else ""
+    return KeySpaceTooLargeError(
+        f"{dispatch.__qualname__}: more than max_points={max_points:,} evaluations would be needed{shown}",
+        f"nothing is known of this expression, so every value of {name!r} counts: bound it by a step or Choices, "
+        "or raise max_points",
+        place or source_place(dispatch),
+    )
+
+
+def _expression(exc: BaseException) -> tuple[str, str]:
+    """The author's expression in whose evaluation `exc` was raised: source line with caret, and place."""
+    frame = None
+    last = exc.__traceback__
+    while last is not None:
+        if "__jitwarm_call__" in last.tb_frame.f_globals:
+            frame = last
+        last = last.tb_next
+    if frame is None:
+        return "", ""
+    code = frame.tb_frame.f_code
+    line, _, start, end = list(code.co_positions())[frame.tb_lasti // 2]
+    text = linecache.getline(code.co_filename, line or frame.tb_lineno).rstrip()
+    caret = " " * (start or 0) + "^" * max(1, (end or 0) - (start or 0)) if start is not None else ""
+    return (
+        f"    {text.strip()}\n    {caret[len(text) - len(text.lstrip()) :]}",
+        f"{code.co_filename}:{line or frame.tb_lineno}",
+    )
+
+
+def _is_refusal(exc: BaseException) -> bool:
+    """Whether `exc` comes from an explicit `assert` or `raise` statement, rather than from an operation that failed."""
+    last = _last_traceback(exc)
+    if last is None:
+        return False
+    code = last.tb_frame.f_code.co_code
+    return dis.opname[code[last.tb_lasti]] == "RAISE_VARARGS"
+
+
+def _last_traceback(exc: BaseException) -> types.TracebackType | None:
+    last = exc.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last
+
+
+def _raising_place(exc: BaseException) -> str:
+    last = _last_traceback(exc)
+    return f"{last.tb_frame.f_code.co_filename}:{last.tb_lineno}" if last else ""
+
+
+__all__ = ["Region", "Trace", "collected_traces", "trace", "trace_dispatch"]

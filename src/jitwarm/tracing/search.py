@@ -1,0 +1,217 @@
+"""From a dispatch and one box of its domain to regions: each a set of inputs with one key, proven by a call of the real function.
+
+What the lifted run says is never taken on trust: each new key is confirmed by one call of the author's own function at a
+point of its region, and a region where the two disagree is halved until the real function settles every point. That check
+stays on in production.
+"""
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jitwarm.contract.keys import encode_key
+from jitwarm.tracing import nodes
+from jitwarm.tracing.calls import Hooks, Outside, concrete
+from jitwarm.tracing.engine import Abandon, Budget, Engine, Test
+from jitwarm.tracing.source import UntraceableError
+from jitwarm.tracing.spans import Span
+from jitwarm.tracing.symbols import Choice, Number
+
+# Up to here the values of an int input are taken one by one, at its first use, like those of any other small space.
+_MAX_ENUMERATED = 8
+
+Real = Callable[[Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Region:
+    """Inputs that reach one key.
+
+    Attributes:
+        key: Index of the key.
+        inputs: The values of each input in the region, as declared order and positions: input name -> (values, span).
+        facts: Conditions over several inputs that hold in the region, too.
+        witness: One input of the region.
+        rank: Position of the witness in the domain; orders keys.
+    """
+
+    key: int
+    inputs: Mapping[str, tuple[Sequence[Any], Span]]
+    facts: tuple[tuple[Test, bool], ...]
+    witness: Mapping[str, Any]
+    rank: tuple[int, ...]
+
+
+@dataclass
+class Found:
+    """What has been found so far, over all boxes of a domain."""
+
+    keys: list[Any] = field(default_factory=list)
+    regions: list[Region] = field(default_factory=list)
+    outside: Mapping[str, Any] | None = None
+    enumerated: set[str] = field(default_factory=set)
+    n_disagreements: int = 0
+    index: dict[str, int] = field(default_factory=dict)
+
+    def add(self, key: Any) -> int:
+        """The index of a key, new or not."""
+        text = encode_key(key)
+        if text not in self.index:
+            self.index[text] = len(self.keys)
+            self.keys.append(key)
+        return self.index[text]
+
+
+def search(
+    functions: Sequence[Callable[..., Any]],
+    box: Mapping[str, Sequence[Any]],
+    real: Real,
+    budget: Budget,
+    found: Found,
+    n_box: int,
+) -> None:
+    """Find the regions of one box of the domain and add them to `found`.
+
+    Args:
+        functions: `dispatch`, and before it `when` if there is one.
+        box: Input name -> its values.
+        real: The key at a point by the author's own functions; None where the point is outside. May raise the author's error.
+        budget: Evaluations that may be spent.
+        found: Is added to.
+        n_box: Position of this box among the domain's.
+
+    Raises:
+        UntraceableError: A function has no usable source, or uses syntax that symbols cannot pass through.
+        Exhausted: The budget is spent.
+    """
+    _Search(functions, box, real, budget, found, n_box).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        functions: Sequence[Callable[..., Any]],
+        box: Mapping[str, Sequence[Any]],
+        real: Real,
+        budget: Budget,
+        found: Found,
+        n_box: int,
+    ) -> None:
+        self._box = box
+        self._names = list(box)
+        self._real = real
+        self._found = found
+        self._n_box = n_box
+        self._engine = Engine([len(values) for values in box.values()], budget)
+        self._hooks = Hooks(self._engine)
+        self._inputs = {name: self._symbol(axis, values) for axis, (name, values) in enumerate(box.items())}
+        self._calls = [self._prepared(function) for function in functions]
+
+    def run(self) -> None:
+        for item in self._engine.items():
+            if self._engine.is_point:
+                self._settle_point(self._engine.low_corner, item.facts)
+                continue
+            try:
+                key = self._lifted_key()
+            except Abandon:
+                continue
+            except Outside:
+                key = None
+            except UntraceableError:
+                raise
+            except Exception:  # noqa: BLE001 - the author's code may raise anything; the real function says what it means
+                key = _FAILED
+            try:
+                self._settle(key)
+            except Abandon:
+                continue
+        self._found.enumerated.update(self._names[axis] for axis in self._engine.enumerated)
+
+    def _symbol(self, axis: int, values: Sequence[Any]) -> Any:
+        if len(values) == 1:
+            return values[0]
+        if isinstance(values, range) and len(values) > _MAX_ENUMERATED:
+            return Number(self._engine, nodes.leaf(axis, values))
+        return Choice(self._engine, axis, values)
+
+    def _prepared(self, function: Callable[..., Any]) -> Callable[[], Any]:
+        """The lifted function, ready to be called with the inputs that it takes."""
+        target: Any = function
+        given: tuple[Any, ...] = ()
+        if isinstance(function, types.MethodType):
+            target, given = function.__func__, (function.__self__,)
+        if not isinstance(target, types.FunctionType):
+            raise UntraceableError(f"{function!r} is no Python function")
+        code = target.__code__
+        lifted = self._hooks.lifted.lift(target)
+        accepted = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        takes_all = bool(code.co_flags & 0x08)  # **kwargs
+        inputs = {name: value for name, value in self._inputs.items() if takes_all or name in accepted}
+        return lambda: lifted(*given, **inputs)
+
+    def _lifted_key(self) -> Any:
+        """The key of the whole box, or None outside the domain."""
+        *conditions, dispatch = self._calls
+        for condition in conditions:
+            if not condition():
+                return None
+        return concrete(dispatch())
+
+    def _settle(self, key: Any) -> None:
+        """Record the outcome of a box, after the real function has confirmed it; a box where it does not is halved."""
+        engine = self._engine
+        if key is not _FAILED and key is not None and engine.facts and self._text(key) in self._found.index:
+            self._record(key, engine.likely_witness())
+            return
+        point = engine.witness()
+        if point is None:
+            engine.halve()
+        inputs = self._at(point)
+        if key is not _FAILED and key is not None and self._text(key) in self._found.index:
+            self._record(key, point)
+            return
+        confirmed = self._real(inputs)  # raises the author's own error, with these inputs, if there is one
+        if key is None and confirmed is None:
+            self._found.outside = self._found.outside or inputs
+        elif (
+            key is not _FAILED
+            and key is not None
+            and confirmed is not None
+            and self._text(key) == self._text(confirmed)
+        ):
+            self._record(confirmed, point)
+        else:
+            self._found.n_disagreements += 1
+            engine.halve()
+
+    def _settle_point(self, point: Sequence[int], facts: tuple[tuple[Test, bool], ...]) -> None:
+        del (
+            facts
+        )  # whether or not they hold here: the point is in the domain, and its key is what the real function says
+        inputs = self._at(point)
+        key = self._real(inputs)
+        if key is None:
+            self._found.outside = self._found.outside or inputs
+        else:
+            self._engine.facts = []
+            self._record(key, point)
+
+    def _record(self, key: Any, point: Sequence[int] | None) -> None:
+        index = self._found.add(key)
+        if point is None:
+            return  # perhaps an empty region: its key is known, and so nothing is lost
+        spans = {n: (v, s) for (n, v), s in zip(self._box.items(), self._engine.spans, strict=True)}
+        rank = (self._n_box, *point)
+        self._found.regions.append(Region(index, spans, tuple(self._engine.facts), self._at(point), rank))
+
+    def _at(self, point: Sequence[int]) -> dict[str, Any]:
+        return {name: values[i] for (name, values), i in zip(self._box.items(), point, strict=True)}
+
+    @staticmethod
+    def _text(key: Any) -> str:
+        return encode_key(key)
+
+
+_FAILED = object()
