@@ -5,9 +5,11 @@ spans, nodes           boxes of inputs, and numbers as functions of a point with
 engine                 deciding tests for whole boxes, splitting the boxes
 symbols, calls         what a lifted function computes with, and calls
 search -> expand       regions, confirmed by the real function; the public functions
+    explanation            regions for people
 """
 
 from jitwarm.tracing.expand import Trace, collected_traces, trace, trace_dispatch
+from jitwarm.tracing.explanation import Explanation, explain
 from jitwarm.tracing.search import Region
 
-__all__ = ["Region", "Trace", "collected_traces", "trace", "trace_dispatch"]
+__all__ = ["Explanation", "Region", "Trace", "collected_traces", "explain", "trace", "trace_dispatch"]

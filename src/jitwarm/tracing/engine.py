@@ -9,7 +9,8 @@ was seen already needs no proof that its facts can hold.
 import math
 import operator
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -23,7 +24,6 @@ _RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
     "eq": operator.eq,
     "same": lambda a, b: repr(a) == repr(b),  # tells 0.0 from -0.0
 }
-_TEXT = {"le": ("<=", ">"), "lt": ("<", ">="), "eq": ("==", "!="), "same": ("==", "!=")}
 _N_RANDOM = 48
 _MAX_CORNER_AXES = 4
 _MAX_TESTS = 100_000
@@ -78,6 +78,7 @@ class Engine:
         self.facts: list[tuple[Test, bool]] = []
         self.budget = budget
         self.enumerated: set[int] = set()
+        self.fact_texts: dict[tuple[int, bool], str] = {}
         self._todo: list[Item] = [Item(self.whole)]
         self._n_tests = 0
         self._random = random.Random(0)  # noqa: S311 - for choosing points to try
@@ -345,10 +346,11 @@ class Engine:
 
 
 class Budget:
-    """Evaluations that may still be spent."""
+    """Evaluations that may still be spent; `sites` counts where in the author's code values were asked for."""
 
     def __init__(self, n: int) -> None:
         self.n_left = n
+        self.sites: Counter[Any] = Counter()
         self.n_spent = 0
 
     def spend(self, n: int, test: Test | None, axis: int | None) -> None:
@@ -361,12 +363,6 @@ class Budget:
         self.n_spent += n
         if self.n_left < 0:
             raise Exhausted(test, axis)
-
-
-def describe_fact(test: Test, truth: bool, names: Mapping[int, str]) -> str:
-    """A fact for people, by the axes that it couples."""
-    axes = ", ".join(names[axis] for axis in sorted(test.node.axes))
-    return f"[a value of {axes}] {_TEXT[test.relation][0 if truth else 1]} {test.constant}"
 
 
 def _sharpened(low: Any, high: Any, test: Test, truth: bool) -> tuple[Any, Any]:

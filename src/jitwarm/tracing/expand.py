@@ -6,6 +6,7 @@ error names what needed it: a partial set is never returned.
 """
 
 import dis
+import itertools
 import linecache
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +20,13 @@ from jitwarm.contract.spaces import Rows
 from jitwarm.errors import DomainError, InvalidKernelError, KeySpaceTooLargeError, TracingError
 from jitwarm.tracing.domain import Domain, acceptor, check_inputs, declare, source_place
 from jitwarm.tracing.engine import Budget, Exhausted
+from jitwarm.tracing.lift import expression_at
 from jitwarm.tracing.search import Found, Region, search
 from jitwarm.tracing.source import UntraceableError
 from jitwarm.tracing.spans import Span
 
+# In place of a condition, where regions are not known.
+_FIRST_ONLY = "and perhaps others: each input was tried by itself"
 _COLLECTED: ContextVar[list["Trace"] | None] = ContextVar("jitwarm_traces", default=None)
 
 
@@ -96,7 +100,7 @@ def trace(
         _enumerate(dispatch, domain, real, budget, found, exc.message)
         notes.append(f"every point was evaluated: {exc.message}")
     except Exhausted as exc:
-        raise _too_large(dispatch, domain, max_points, exc) from None
+        raise _too_large(dispatch, domain, max_points, budget, exc) from None
     result = _ordered(dispatch, domain, found, notes, budget)
     collected = _COLLECTED.get()
     if collected is not None:
@@ -173,16 +177,18 @@ def _enumerate(
             source_place(dispatch),
         )
     budget.spend(domain.n_points, None, None)
-    for rank, point in enumerate(domain.points()):
-        key = real(point)
-        if key is None:
-            found.outside = found.outside or point
-            continue
-        n_before = len(found.keys)
-        index = found.add(key)
-        if index == n_before:
-            spans = {name: ((value,), Span(0, 0)) for name, value in point.items()}
-            found.regions.append(Region(index, spans, (), point, (rank,)))
+    for n_box, box in enumerate(domain.boxes):
+        for positions in itertools.product(*(range(len(values)) for values in box.values())):
+            point = {name: values[i] for (name, values), i in zip(box.items(), positions, strict=True)}
+            key = real(point)
+            if key is None:
+                found.outside = found.outside or point
+                continue
+            n_before = len(found.keys)
+            index = found.add(key)
+            if index == n_before:
+                spans = {n: (v, Span(i, i)) for (n, v), i in zip(box.items(), positions, strict=True)}
+                found.regions.append(Region(index, spans, (_FIRST_ONLY,), point, (n_box, *positions)))
 
 
 def _key_at(dispatch: Callable[..., Any], call: Callable[[Mapping[str, Any]], Any], point: Mapping[str, Any]) -> Any:
@@ -215,38 +221,28 @@ def _format(point: Mapping[str, Any]) -> str:
 # --- errors ------------------------------------------------------------------------------------------------------------
 
 
-def _too_large(dispatch: Callable[..., Any], domain: Domain, max_points: int, exc: Exhausted) -> KeySpaceTooLargeError:
-    """Name the expression that asked for the evaluations, with a caret below it."""
-    expression, place = _expression(exc)
-    names = list(domain.boxes[0])
-    name = names[exc.axis] if exc.axis is not None else domain.widest[0]
-    shown = f" for\n{expression}" if expression else ""
+def _too_large(
+    dispatch: Callable[..., Any], domain: Domain, max_points: int, budget: Budget, exc: Exhausted
+) -> KeySpaceTooLargeError:
+    """Name the expression whose values were asked for most often, with a caret below it."""
+    sites = [site for site, _ in budget.sites.most_common() if site is not None]
+    shown, place = _with_caret(*sites[0]) if sites else ("", source_place(dispatch))
+    name = list(domain.boxes[0])[exc.axis] if exc.axis is not None else domain.widest[0]
     return KeySpaceTooLargeError(
         f"{dispatch.__qualname__}: more than max_points={max_points:,} evaluations would be needed{shown}",
         f"nothing is known of this expression, so every value of {name!r} counts: bound it by a step or Choices, "
         "or raise max_points",
-        place or source_place(dispatch),
+        place,
     )
 
 
-def _expression(exc: BaseException) -> tuple[str, str]:
-    """The author's expression in whose evaluation `exc` was raised: source line with caret, and place."""
-    frame = None
-    last = exc.__traceback__
-    while last is not None:
-        if "__jitwarm_call__" in last.tb_frame.f_globals:
-            frame = last
-        last = last.tb_next
-    if frame is None:
-        return "", ""
-    code = frame.tb_frame.f_code
-    line, _, start, end = list(code.co_positions())[frame.tb_lasti // 2]
-    text = linecache.getline(code.co_filename, line or frame.tb_lineno).rstrip()
-    caret = " " * (start or 0) + "^" * max(1, (end or 0) - (start or 0)) if start is not None else ""
-    return (
-        f"    {text.strip()}\n    {caret[len(text) - len(text.lstrip()) :]}",
-        f"{code.co_filename}:{line or frame.tb_lineno}",
-    )
+def _with_caret(code: types.CodeType, instruction: int) -> tuple[str, str]:
+    """The author's line with a caret below the expression, and its place."""
+    text, line, column = expression_at(code, instruction)
+    whole = linecache.getline(code.co_filename, line)
+    indent = len(whole) - len(whole.lstrip())
+    caret = " " * (column - indent) + "^" * max(1, len(text))
+    return f" for\n    {whole.strip()}\n    {caret}", f"{code.co_filename}:{line}"
 
 
 def _is_refusal(exc: BaseException) -> bool:

@@ -6,8 +6,10 @@ be overloaded is turned into calls of hooks: calls themselves, `is`, `in`, subsc
 """
 
 import ast
+import linecache
+import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from jitwarm.tracing.source import UntraceableError, function_tree
@@ -205,4 +207,21 @@ def _refuse(node: ast.AST, what: str) -> None:
     raise UntraceableError(f"line {getattr(node, 'lineno', '?')}: {what} cannot be followed symbolically")
 
 
-Hook = Callable[..., Any]
+Site = tuple[types.CodeType, int]
+
+
+def author_site() -> Site | None:
+    """Where in a lifted function the evaluation stands just now."""
+    frame: types.FrameType | None = sys._getframe(1)  # noqa: SLF001 - the only way to the caller's position
+    while frame is not None and CALL not in frame.f_globals:
+        frame = frame.f_back
+    return (frame.f_code, frame.f_lasti) if frame is not None else None
+
+
+def expression_at(code: types.CodeType, instruction: int) -> tuple[str, int, int]:
+    """(source text, line, column) of the expression that an instruction belongs to."""
+    line, last_line, start, end = list(code.co_positions())[instruction // 2]
+    if line is None or start is None:
+        return "", code.co_firstlineno, 0
+    text = linecache.getline(code.co_filename, line).encode()
+    return (text[start:end] if line == last_line else text[start:]).decode().strip(), line, start

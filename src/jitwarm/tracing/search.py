@@ -31,14 +31,14 @@ class Region:
     Attributes:
         key: Index of the key.
         inputs: The values of each input in the region, as declared order and positions: input name -> (values, span).
-        facts: Conditions over several inputs that hold in the region, too.
+        facts: Conditions over several inputs that hold in the region, too, in the author's words.
         witness: One input of the region.
         rank: Position of the witness in the domain; orders keys.
     """
 
     key: int
     inputs: Mapping[str, tuple[Sequence[Any], Span]]
-    facts: tuple[tuple[Test, bool], ...]
+    facts: tuple[str, ...]
     witness: Mapping[str, Any]
     rank: tuple[int, ...]
 
@@ -204,7 +204,11 @@ class _Search:
             return  # perhaps an empty region: its key is known, and so nothing is lost
         spans = {n: (v, s) for (n, v), s in zip(self._box.items(), self._engine.spans, strict=True)}
         rank = (self._n_box, *point)
-        self._found.regions.append(Region(index, spans, tuple(self._engine.facts), self._at(point), rank))
+        self._found.regions.append(Region(index, spans, self._facts(), self._at(point), rank))
+
+    def _facts(self) -> tuple[str, ...]:
+        texts = self._engine.fact_texts
+        return tuple(dict.fromkeys(filter(None, (texts.get((id(test), truth)) for test, truth in self._engine.facts))))
 
     def _at(self, point: Sequence[int]) -> dict[str, Any]:
         return {name: values[i] for (name, values), i in zip(self._box.items(), point, strict=True)}

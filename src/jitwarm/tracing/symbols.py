@@ -12,6 +12,7 @@ from typing import Any
 
 from jitwarm.tracing import nodes
 from jitwarm.tracing.engine import Engine, Test
+from jitwarm.tracing.lift import author_site, expression_at
 from jitwarm.tracing.nodes import Node
 
 
@@ -142,16 +143,24 @@ class Choice(_ByValue):
 class Truth(_ByValue):
     """The result of a comparison, undecided until Python asks."""
 
-    __slots__ = ("_negated", "_test")
+    __slots__ = ("_negated", "_site", "_test")
 
     def __init__(self, engine: Engine, test: Test, *, negated: bool = False) -> None:
         self.engine = engine
         self._test = test
         self._negated = negated
+        self._site = author_site()
 
     def concrete(self) -> bool:
         """Decided for the whole box."""
-        return self.engine.truth(self._test) is not self._negated
+        n_facts = len(self.engine.facts)
+        truth = self.engine.truth(self._test)
+        if len(self.engine.facts) > n_facts and self._site:  # it was assumed: keep the author's words for it
+            text = expression_at(*self._site)[0]
+            for assumed in (True, False):
+                shown = text if assumed is not self._negated else f"not ({text})"
+                self.engine.fact_texts.setdefault((id(self._test), assumed), shown)
+        return truth is not self._negated
 
 
 class Number(Symbol):
@@ -166,6 +175,7 @@ class Number(Symbol):
 
     def concrete(self) -> Any:
         """The value that the smallest point of the box has; the box keeps the points that share it."""
+        self.engine.budget.sites[author_site()] += 1
         return self.engine.value_of(self.node)
 
     # --- arithmetic --------------------------------------------------------------------------------------------------

@@ -1,0 +1,168 @@
+"""Regions for people: which inputs lead to a key, in as few and as plain conditions as possible.
+
+Regions of one key that differ in one input only are merged: values of a small space are united, touching intervals joined,
+residues gathered. What is left is exact: every input of the domain lies in a region of its own key.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jitwarm.contract.keys import encode_key, format_key
+from jitwarm.tracing.expand import Trace
+from jitwarm.tracing.search import Region
+from jitwarm.tracing.spans import Span
+
+_MAX_LISTED = 8
+
+# One input's condition while regions are merged: positions of a small space, or a span of a range.
+Condition = frozenset[int] | Span
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a key is reachable.
+
+    Attributes:
+        key: Key text.
+        label: The key for people.
+        regions: One sentence each, e.g. `33 <= num_tokens <= 96, top_k = 8`; together they are all inputs of the key, but for
+            regions that no input may lie in.
+        witness: One input that reaches the key.
+    """
+
+    key: str
+    label: str
+    regions: tuple[str, ...]
+    witness: Mapping[str, Any]
+
+
+def explain(trace: Trace) -> list[Explanation]:
+    """One explanation per key of a trace, in its order."""
+    found = []
+    for index, key in enumerate(trace.keys):
+        regions = [region for region in trace.regions if region.key == index]
+        texts = tuple(dict.fromkeys(_sentence(*merged) for merged in _merged(regions)))
+        found.append(Explanation(encode_key(key), format_key(key), texts, trace.witness(index)))
+    return found
+
+
+def _merged(
+    regions: Sequence[Region],
+) -> list[tuple[Mapping[str, Sequence[Any]], dict[str, Condition], tuple[str, ...]]]:
+    """Regions with as few as possible; those of different rows, or with different facts, stay apart."""
+    groups: dict[Any, list[dict[str, Condition]]] = {}
+    values: dict[Any, Mapping[str, Sequence[Any]]] = {}
+    for region in regions:
+        identity = (region.rank[0], region.facts)
+        values[identity] = {name: space for name, (space, _) in region.inputs.items()}
+        groups.setdefault(identity, []).append(
+            {n: _condition(space, span) for n, (space, span) in region.inputs.items()}
+        )
+    result = []
+    for identity, members in groups.items():
+        while _merge_once(members, values[identity]):
+            pass
+        result += [(values[identity], member, identity[1]) for member in members]
+    return result
+
+
+def _condition(space: Sequence[Any], span: Span) -> Condition:
+    return span if isinstance(space, range) else frozenset(span.members())
+
+
+def _merge_once(members: list[dict[str, Condition]], values: Mapping[str, Sequence[Any]]) -> bool:
+    """Join the first two members that differ in one input and can be joined there."""
+    for i, a in enumerate(members):
+        for j in range(i + 1, len(members)):
+            b = members[j]
+            different = [name for name in values if a[name] != b[name]]
+            if len(different) == 1 and (joined := _joined(a[different[0]], b[different[0]])) is not None:
+                members[i] = {**a, different[0]: joined}
+                del members[j]
+                return True
+    return False
+
+
+def _joined(a: Condition, b: Condition) -> Condition | None:
+    if isinstance(a, frozenset) and isinstance(b, frozenset):
+        return a | b
+    if isinstance(a, frozenset) or isinstance(b, frozenset):
+        return None
+    if (a.modulus, a.residues) == (b.modulus, b.residues):
+        low, high = (a, b) if a.lo < b.lo else (b, a)
+        whole = Span(low.lo, high.hi, a.modulus, a.residues)
+        following = whole.clip(low.hi + 1, high.hi)
+        return whole if following is not None and following.lo == high.lo else None
+    return _with_more_residues(a, b)
+
+
+def _with_more_residues(a: Span, b: Span) -> Span | None:
+    """Two residue classes over one common interval."""
+    common = math.lcm(a.modulus, b.modulus)
+    if max(a.lo, b.lo) - min(a.lo, b.lo) >= common or max(a.hi, b.hi) - min(a.hi, b.hi) >= common:
+        return None
+    residues = frozenset(r for r in range(common) for s in (a, b) if s.residues is None or r % s.modulus in s.residues)
+    joined = Span(min(a.lo, b.lo), max(a.hi, b.hi), common, residues)
+    for part in (a, b):  # at the ends one class may reach further than the other
+        own = Span(joined.lo, joined.hi, part.modulus, part.residues).clip(joined.lo, joined.hi)
+        if own is None or (own.lo, own.hi) != (part.lo, part.hi):
+            return None
+    return _reduced(joined)
+
+
+def _reduced(span: Span) -> Span:
+    """The same members with the smallest modulus."""
+    residues = span.residues or frozenset()
+    for modulus in range(1, span.modulus):
+        if span.modulus % modulus == 0:
+            smaller = frozenset(r % modulus for r in residues)
+            if len(smaller) * (span.modulus // modulus) == len(residues):
+                return Span(span.lo, span.hi, modulus, None if len(smaller) == modulus else smaller)
+    return span
+
+
+# --- text --------------------------------------------------------------------------------------------------------------
+
+
+def _sentence(values: Mapping[str, Sequence[Any]], member: Mapping[str, Condition], facts: tuple[str, ...]) -> str:
+    parts = [text for name, space in values.items() for text in _clauses(name, space, member[name])]
+    return ", ".join([*parts, *facts]) or "any input"
+
+
+def _clauses(name: str, space: Sequence[Any], condition: Condition) -> list[str]:
+    if len(space) == 1:
+        return []
+    if isinstance(condition, Span):
+        assert isinstance(space, range)  # noqa: S101 - only ranges keep their span
+        return _interval(name, space, condition) + _residues(name, space, condition)
+    if len(condition) == len(space):
+        return []
+    shown = [repr(space[position]) for position in sorted(condition)]
+    return [f"{name} = {shown[0]}" if len(shown) == 1 else f"{name} in {{{', '.join(shown)}}}"]
+
+
+def _interval(name: str, space: range, span: Span) -> list[str]:
+    whole = Span(0, len(space) - 1, span.modulus, span.residues).clip(0, len(space) - 1)
+    assert whole is not None  # noqa: S101 - the span itself lies in it
+    low, high = space[span.lo], space[span.hi]
+    if span.lo == span.hi:
+        return [f"{name} = {low}"]
+    if span.lo == whole.lo:
+        return [] if span.hi == whole.hi else [f"{name} <= {high}"]
+    return [f"{name} >= {low}"] if span.hi == whole.hi else [f"{low} <= {name} <= {high}"]
+
+
+def _residues(name: str, space: range, span: Span) -> list[str]:
+    if span.residues is None or span.lo == span.hi:
+        return []
+    modulus = span.modulus * space.step
+    inside = sorted((space.start + space.step * r) % modulus for r in span.residues)
+    if len(inside) == 1:
+        return [f"{name} % {modulus} = {inside[0]}"]
+    outside = sorted((space.start + space.step * r) % modulus for r in set(range(span.modulus)) - span.residues)
+    if len(outside) < len(inside) and len(outside) <= _MAX_LISTED:
+        return [f"{name} % {modulus} not in {{{', '.join(map(str, outside))}}}"]
+    shown = ", ".join(map(str, inside[:_MAX_LISTED])) + (", ..." if len(inside) > _MAX_LISTED else "")
+    return [f"{name} % {modulus} in {{{shown}}}"]
