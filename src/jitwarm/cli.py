@@ -85,14 +85,24 @@ def plan(
     assignments: Assignments = None,
     kernel: KernelGlob = "*",
     target: TargetName = None,
+    explain: Annotated[
+        str, typer.Option("--explain", help="Show which inputs reach each key of the kernels that match.")
+    ] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="With --explain: print a table for a document.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the keys that would be warmed. Compiles nothing."""
     session = Session(_read(config, assignments), _target(target))
-    session.plan(kernel)
+    session.plan(explain or kernel, explains=bool(explain))
     session.finish()
     if as_json:
-        _print_json(session.report.to_json())
+        explanations = {
+            kernel_id: [{"key": e.key, "regions": e.regions, "witness": e.witness} for e in found]
+            for kernel_id, found in session.explanations.items()
+        }
+        _print_json({**session.report.to_json(), **({"explanations": explanations} if explain else {})})
+    elif explain:
+        tables.show_explanations(_console(), session.report, session.explanations, as_markdown=markdown)
     else:
         tables.show_plan(_console(), session.report)
     if any(row.outcome == "failed" for row in session.report.rows):
@@ -213,7 +223,7 @@ def _console() -> Console:
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, indent=2))  # noqa: T201 - the document is what was asked for
+    print(json.dumps(document, indent=2, default=str))  # noqa: T201 - the document is what was asked for
 
 
 def _fail(exc: JitwarmError, code: int) -> NoReturn:

@@ -35,7 +35,10 @@ def examine(root: Path, target: Target | None, target_problem: str, backends: Se
     yield _directory("store", root, "JITWARM_CACHE_DIR")
     for name, variable, place in _cache_places(root, backends):
         yield _directory(f"cache of {name}", place, variable)
-    yield Finding("deadlines", "warning", "keys compile in this process: a compiler that hangs cannot be stopped")
+    text = "keys compile in this process: a compiler that hangs cannot be stopped"
+    yield Finding(
+        "deadlines", "warning", text, "in a build, run it under timeout(1): what was finished stays in the store"
+    )
 
 
 def _target(target: Target | None, problem: str) -> Finding:

@@ -22,6 +22,7 @@ from jitwarm.contract.target import Target
 from jitwarm.errors import InvalidKernelError, JitwarmError, PluginError, Skipped, Unresolved
 
 GROUP = "jitwarm.kernels"
+BUILT_IN = "built-in"
 _OWN_DISTRIBUTION = "jitwarm"
 
 
@@ -56,12 +57,13 @@ class Registry:
         self,
         admits: Callable[[str], bool] = lambda _: True,
         on_refused: Callable[[RefusedPlugin], None] = lambda _: None,
-        on_policy_error: Callable[[str, str, Exception], None] = lambda *_: None,
+        on_policy_error: Callable[[str, str, BaseException], None] = lambda *_: None,
     ) -> None:
         self.plugins: dict[str, Plugin] = {}
         self.refused: list[RefusedPlugin] = []
         self.left_out: list[str] = []
         self.backends: list[Backend] = []
+        self._owners: dict[str, str] = {}
         self._admits = admits
         self._on_refused = on_refused
         self._on_policy_error = on_policy_error
@@ -86,13 +88,18 @@ class Registry:
 
     def add(self, name: str, plugin: object, distribution: str = "") -> None:
         """Register one plugin object, or refuse it."""
+        if name == BUILT_IN:
+            self._refuse(name, distribution, f"the name {name!r} is reserved")
+            return
         if name in self.plugins:
             self._refuse(name, distribution, f"its name {name!r} is taken by {self.plugins[name].distribution}")
             return
         try:
             hooks = self._register(name, plugin)
-            self.backends += list(self._backends_of(name))
-        except Exception as exc:  # noqa: BLE001 - whatever a plugin raises, the others go on
+            for backend in self._backends_of(name):
+                self.backends.append(backend)
+                self._owners[backend.name] = name
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin raises, the others go on
             self._unregister(name)
             self._refuse(name, distribution, _reason(exc))
         else:
@@ -100,7 +107,7 @@ class Registry:
 
     def add_builtin_policy(self, policy: object) -> None:
         """Register the implementations that are asked last."""
-        self._manager.register(policy, name="built-in")
+        self._manager.register(policy, name=BUILT_IN)
 
     def kernels(self, config: WarmupConfig, target: Target) -> list[RegisteredKernel]:
         """The kernels of every plugin, in the order of plugin names; a plugin that cannot list them is refused."""
@@ -109,7 +116,7 @@ class Registry:
             plugin = self.plugins[name]
             try:
                 found += self._kernels_of(plugin, config, target)
-            except Exception as exc:  # noqa: BLE001 - whatever a plugin raises, the others go on
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin raises, the others go on
                 self._unregister(name)
                 del self.plugins[name]
                 self._refuse(name, plugin.distribution, _reason(exc))
@@ -122,12 +129,16 @@ class Registry:
             Skipped, Unresolved: A policy's answer, with its reason.
             Exception: What the built-in implementation raises. Any other is reported, and the next one is asked.
         """
-        for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
+        implementations = reversed(getattr(self._manager.hook, hook).get_hookimpls())
+        # The built-in one last, even where a policy asks to be called late itself.
+        for implementation in sorted(implementations, key=lambda i: i.plugin_name == BUILT_IN):
             given = [arguments[name] for name in implementation.argnames]
             try:
                 answer = implementation.function(*given)
-            except Exception as exc:
-                if implementation.plugin_name == "built-in" or isinstance(exc, Skipped | Unresolved):
+                if isinstance(answer, Iterator):
+                    answer = list(answer)  # a generator raises here, where it is isolated, or not at all
+            except (Exception, SystemExit) as exc:
+                if implementation.plugin_name == BUILT_IN or isinstance(exc, Skipped | Unresolved):
                     raise  # the last two are answers, with a reason
                 self._on_policy_error(implementation.plugin_name, hook, exc)
                 continue
@@ -154,9 +165,8 @@ class Registry:
             raise PluginError(
                 f"the entry point yields the class {plugin.__qualname__}", "point it to an instance, or to a module"
             )
-        unmarked = [
-            n for n in dir(plugin) if n.startswith("jitwarm_") and self._manager.parse_hookimpl_opts(plugin, n) is None
-        ]
+        named = [n for n in dir(plugin) if n.startswith("jitwarm_") and inspect.isroutine(getattr(plugin, n))]
+        unmarked = [n for n in named if self._manager.parse_hookimpl_opts(plugin, n) is None]
         if unmarked:
             raise PluginError(f"{', '.join(unmarked)} is not marked", "put @jitwarm.hookimpl on it")
         self._manager.register(plugin, name=name)
@@ -168,6 +178,7 @@ class Registry:
         return tuple(sorted(caller.name for caller in callers))
 
     def _unregister(self, name: str) -> None:
+        self.backends = [backend for backend in self.backends if self._owners.get(backend.name) != name]
         plugin = self._manager.get_plugin(name)
         if plugin is not None:
             self._manager.unregister(plugin)
@@ -236,5 +247,7 @@ def _reason(exc: BaseException) -> str:
     """One line that says what and why, with the hint if there is one."""
     if isinstance(exc, JitwarmError):
         return exc.message + "".join(f" ({more})" for more in (exc.where, exc.hint) if more)
+    if isinstance(exc, pluggy.PluginValidationError):
+        return str(exc).strip().splitlines()[-1]  # the lines before repeat the definition
     first = (str(exc).strip().splitlines() or [""])[0]
     return f"{type(exc).__name__}: {first}" if first else type(exc).__name__

@@ -20,7 +20,7 @@ from jitwarm.events import EventLog
 from jitwarm.registry import RefusedPlugin, Registry
 from jitwarm.settings import Asked, Settings, matches, read, read_config
 from jitwarm.store import Store
-from jitwarm.tracing import collected_traces
+from jitwarm.tracing import Explanation, collected_traces, explain
 
 # Together they hide every GPU from every stack, so that a machine with one bakes exactly as a machine without.
 BLIND = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
@@ -59,6 +59,8 @@ class Session:
         self._place_caches(insist=self._insists)
         self.target = _target_of(target, asked.settings, self.registry.backends)
         self.kernels: list[RegisteredKernel] = []
+        self.explanations: dict[str, list[Explanation]] = {}
+        self._explains = False
         self._policy = BuiltinPolicy(self.registry.backends, self.log.emit, asked.settings.lock_timeout_s)
         self.registry.add_builtin_policy(self._policy)
 
@@ -77,17 +79,20 @@ class Session:
         self._policy.know(self.kernels)
         return self.kernels
 
-    def plan(self, kernel_glob: str = "*") -> Plan:
-        """List the keys of the kernels that match.
+    def plan(self, kernel_glob: str = "*", *, explains: bool = False) -> Plan:
+        """List the keys of the kernels that match; with `explains` also which inputs reach them (`explanations`).
 
         Raises:
             UsageError: Kernels were found, but none matches.
         """
+        self._explains = explains
         kernels = self.kernels or self.discover()
         chosen = [kernel for kernel in kernels if matches(kernel.id, [kernel_glob])]
-        if kernels and not chosen:
+        if not chosen and (kernels or kernel_glob != "*"):
             ids = ", ".join(kernel.id for kernel in kernels)
-            raise UsageError(f"no kernel matches {kernel_glob!r}", f"kernels are {ids}")
+            raise UsageError(
+                f"no kernel matches {kernel_glob!r}", f"kernels are {ids}" if ids else "no kernel is installed"
+            )
         plan = make_plan(chosen, self._list_keys, self.target)
         announce(plan, self.log.emit)
         return plan
@@ -122,6 +127,8 @@ class Session:
             raise InvalidKernelError(f"its warmup keys hold {odd!r}, which is no {key_type.__qualname__}")
         expand, check = (getattr(kernel.kernel, name, None) for name in ("expand_keys", "check_keys"))
         notes = [note for trace in traces for note in trace.notes]
+        if self._explains:
+            self.explanations[kernel.id] = [explanation for trace in traces for explanation in explain(trace)]
         if not keys or (expand is None and check is None):
             return keys, notes
         with self._policy.pinned(kernel.kernel, self.target):
@@ -174,7 +181,7 @@ class Session:
     def _refused(self, refused: RefusedPlugin) -> None:
         self.log.emit("plugin_refused", plugin=refused.name, distribution=refused.distribution, reason=refused.reason)
 
-    def _policy_error(self, plugin: str, hook: str, error: Exception) -> None:
+    def _policy_error(self, plugin: str, hook: str, error: BaseException) -> None:
         self.log.emit("policy_error", plugin=plugin, hook=hook, error=f"{type(error).__name__}: {error}")
 
 

@@ -7,6 +7,7 @@ fields of `WarmupConfig`; a plugin's own values are under `[extra.<plugin>]`.
 import dataclasses
 import difflib
 import fnmatch
+import math
 import os
 import re
 import tomllib
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jitwarm.contract.config import WarmupConfig
+from jitwarm.contract.config import AttentionGroup, MoELayer, WarmupConfig
 from jitwarm.errors import SettingsError
 
 T = TypeVar("T")
@@ -91,26 +92,38 @@ def read(
     Raises:
         SettingsError: What is wrong, where, and the nearest right name.
     """
-    table, where = _load(file)
-    settings_table = table.pop("settings", {})
-    extra: dict[str, dict[str, Any]] = {name: dict(values) for name, values in table.pop("extra", {}).items()}
-    _refuse_unknown(table, WarmupConfig, where)
-    _refuse_unknown(settings_table, Settings, where, "[settings] ")
-    origins = {}
+    source = _Source(file)
+    table = source.table
+    settings_table = source.table_of("settings")
+    extra = source.table_of("extra")
+    for name, values in extra.items():
+        if not isinstance(values, dict):
+            hint = f"write [extra.<plugin>] above it, or --set <plugin>.{name}=..."
+            raise SettingsError(
+                f"{name!r} stands under [extra], but not under a plugin", hint, source.place(name, "extra")
+            )
+    _refuse_unknown(table, WarmupConfig, source.place)
+    _refuse_unknown(settings_table, Settings, lambda name: source.place(name, "settings"), "[settings] ")
+    origins: dict[str, str] = {}
     for text in assignments:
         plugin, name, value = _assignment(text)
         origins[name] = f"--set {text}"
         if plugin:
             extra.setdefault(plugin, {})[name] = value
         else:
-            _refuse_unknown({name: value}, WarmupConfig, lambda _: f"--set {text}")  # noqa: B023 - used at once
+            _refuse_unknown({name: value}, WarmupConfig, lambda _, text=text: f"--set {text}")  # type: ignore[misc]  # default binds
             table[name] = value
-    from_environment = _from_environ(os.environ if environ is None else environ)
     given = {name: value for name, value in overrides.items() if value is not None}
-    return Asked(
-        _convert({**table, "extra": extra}, WarmupConfig, lambda name: origins.get(name) or where(name)),
-        _convert({**settings_table, **from_environment, **given}, Settings, lambda name: where(name) or "JITWARM_*"),
+    from_environment = _from_environ(os.environ if environ is None else environ)
+    config = _config({**table, "extra": extra}, lambda name: origins.get(name) or source.place(name))
+    settings = _convert(
+        {**settings_table, **from_environment, **given},
+        Settings,
+        lambda name: source.place(name, "settings") or "JITWARM_*",
     )
+    if not (math.isfinite(settings.lock_timeout_s) and settings.lock_timeout_s >= 0):
+        raise SettingsError(f"lock_timeout_s: {settings.lock_timeout_s} is no time to wait", "give seconds, 0 or more")
+    return Asked(config, settings)
 
 
 def read_config(values: Mapping[str, Any]) -> WarmupConfig:
@@ -120,47 +133,77 @@ def read_config(values: Mapping[str, Any]) -> WarmupConfig:
         SettingsError: An unknown name, with the nearest right one, or a value of the wrong type.
     """
     _refuse_unknown(values, WarmupConfig, lambda _: "")
-    return _convert(dict(values), WarmupConfig, lambda _: "")
+    return _config(values, lambda _: "")
 
 
-def _load(file: Path | None) -> tuple[dict[str, Any], Any]:
-    """The parsed file, and a function that finds the line of a name in it."""
-    if file is None:
-        return {}, lambda _: ""
-    try:
-        text = file.read_text(encoding="utf-8")
-        table = tomllib.loads(text)
-    except OSError as exc:
-        raise SettingsError(f"cannot read {file}: {exc.strerror}", "--config takes a TOML file") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"{file} is no TOML: {exc}") from exc
+class _Source:
+    """A TOML file: its top-level table, and the line on which a name stands."""
 
-    def line_of(name: str) -> str:
-        for number, line in enumerate(text.splitlines(), 1):
-            if re.match(rf"\s*(\[+)?\s*[\"']?{re.escape(name)}\b", line):
-                return f"{file}:{number}"
-        return str(file)
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._text = ""
+        self.table: dict[str, Any] = {}
+        if file is None:
+            return
+        try:
+            self._text = file.read_text(encoding="utf-8")
+            self.table = tomllib.loads(self._text)
+        except OSError as exc:
+            raise SettingsError(f"cannot read {file}: {exc.strerror}", "--config takes a TOML file") from exc
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+            raise SettingsError(f"{file} is no TOML: {exc}") from exc
 
-    return table, line_of
+    def table_of(self, name: str) -> dict[str, Any]:
+        """Take a table out of the file's top level; empty where there is none."""
+        found = self.table.pop(name, {})
+        if not isinstance(found, dict):
+            raise SettingsError(f"{name!r} is a table, not {found!r}", f"write [{name}]", self.place(name))
+        return dict(found)
+
+    def place(self, name: str, section: str = "") -> str:
+        """`file:line` of a name in a section; the file alone where it is not found; empty where there is no file."""
+        current = ""
+        for number, line in enumerate(self._text.splitlines(), 1):
+            header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line)
+            if header:
+                current = header[1]
+                if current == name:
+                    return f"{self._file}:{number}"
+            elif current == section and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[.=]", line):
+                return f"{self._file}:{number}"
+        return str(self._file) if self._file else ""
 
 
-def _refuse_unknown(table: Mapping[str, Any], schema: type, where: Any, prefix: str = "") -> None:
+def _config(values: Mapping[str, Any], place: Callable[[str], str]) -> WarmupConfig:
+    """The configuration; also the records of `attention` and `moe` are checked for misspelt names."""
+    for name, schema in (("attention", AttentionGroup), ("moe", MoELayer)):
+        for record in values.get(name, ()):
+            if isinstance(record, Mapping):
+                _refuse_unknown(record, schema, lambda _, name=name: place(name), f"[[{name}]] ")  # type: ignore[misc]  # binds
+    return _convert(dict(values), WarmupConfig, place)
+
+
+def _refuse_unknown(table: Mapping[str, Any], schema: type, place: Callable[[str], str], prefix: str = "") -> None:
     known = [f.name for f in dataclasses.fields(schema)]
+    candidates = [*known, "settings"] if schema is WarmupConfig else known
     for name in table:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, candidates, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            if schema is WarmupConfig and not near:
-                hint += "; a plugin's own values go under [extra.<plugin>] or --set <plugin>.<name>=<value>"
-            raise SettingsError(f"unknown name {prefix}{name!r}", hint, where(name))
+            if schema is WarmupConfig:
+                hint += " A plugin's own values go under [extra.<plugin>] or --set <plugin>.<name>=<value>"
+            raise SettingsError(f"unknown name {prefix}{name!r}", hint, place(name))
 
 
 def _assignment(text: str) -> tuple[str, str, Any]:
     """(plugin or empty, name, value) of one `--set`."""
     name, equals, literal = text.partition("=")
-    if not equals or not name:
+    if not equals or not name.strip():
         raise SettingsError(f"--set {text}: no value", "write --set name=value")
-    plugin, _, own = name.strip().rpartition(".")
+    plugin, _, own = name.strip().removeprefix("extra.").rpartition(".")
+    if plugin == "settings" or (not plugin and own in ("extra", "settings")):
+        hint = "settings are JITWARM_<NAME> or [settings] in a file; a plugin's value is --set <plugin>.<name>=<value>"
+        raise SettingsError(f"--set {text}: not a field of the configuration", hint)
     try:
         value = tomllib.loads(f"value = {literal}")["value"]
     except tomllib.TOMLDecodeError:
@@ -185,18 +228,25 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
             raise SettingsError(f"JITWARM_MANAGE_CACHES={text}", "give 1 or 0")
         found["manage_caches"] = text in _TRUE
     if environ.get("JITWARM_LOCK_TIMEOUT_S"):
-        try:
-            found["lock_timeout_s"] = float(environ["JITWARM_LOCK_TIMEOUT_S"])
-        except ValueError:
-            raise SettingsError(f"JITWARM_LOCK_TIMEOUT_S={environ['JITWARM_LOCK_TIMEOUT_S']}", "give seconds") from None
+        found["lock_timeout_s"] = _seconds(environ["JITWARM_LOCK_TIMEOUT_S"])
     return found
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise SettingsError(f"JITWARM_LOCK_TIMEOUT_S={text}", "give seconds, 0 or more")
+    return seconds
 
 
 def _globs(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _convert(table: dict[str, Any], schema: type[T], where: Callable[[str], str]) -> T:
+def _convert(table: dict[str, Any], schema: type[T], place: Callable[[str], str]) -> T:
     import msgspec  # noqa: PLC0415 - `import jitwarm` loads the standard library and pluggy only
 
     try:
@@ -204,5 +254,6 @@ def _convert(table: dict[str, Any], schema: type[T], where: Callable[[str], str]
     except msgspec.ValidationError as exc:
         # msgspec says "Expected `int`, got `str` - at `$.max_num_seqs`".
         reason, _, path = str(exc).partition(" - at `$")
-        name = path.strip(".`").partition("[")[0]
-        raise SettingsError(f"{name or schema.__name__}: {reason[0].lower()}{reason[1:]}", "", where(name)) from exc
+        name = path.strip(".`")
+        message = f"{name or schema.__name__}: {reason[0].lower()}{reason[1:]}"
+        raise SettingsError(message, "", place(re.split(r"[\[.]", name)[0])) from exc

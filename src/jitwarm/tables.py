@@ -1,6 +1,6 @@
 """Reports, plans, plugins and findings as tables for people."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -9,12 +9,14 @@ from rich.table import Table
 
 from jitwarm.contract.backend import Backend, Finding
 from jitwarm.contract.kernel import Outcome
-from jitwarm.engine.report import KernelReport, Report
+from jitwarm.engine.report import KernelReport, Report, Row
+from jitwarm.tracing import Explanation
 
 if TYPE_CHECKING:
     from jitwarm.registry import Registry
 
 _N_SLOWEST = 3
+_N_REGIONS = 4
 _STYLES = {"compiled": "green", "loaded": "cyan", "already_warm": "cyan", "skipped": "yellow", "unresolved": "yellow"}
 _LEVEL_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
@@ -58,6 +60,45 @@ def show_plan(console: Console, report: Report, *, every_key: bool = True) -> No
             console.print(f"  [dim]{name}[/]  {escape(row.label)}" + (f"  {escape(row.error)}" if row.error else ""))
     _show_refused(console, report)
     _show_notes(console, report.kernels.values())
+
+
+def show_explanations(
+    console: Console, report: Report, explanations: Mapping[str, Sequence[Explanation]], *, as_markdown: bool
+) -> None:
+    """For each key of each kernel the inputs that reach it, and one of them."""
+    for kernel in report.kernels.values():
+        by_key = {explanation.key: explanation for explanation in explanations.get(kernel.id, ())}
+        if as_markdown:
+            console.print(f"### `{kernel.id}`\n\n| key | reached by | for example |\n|---|---|---|", markup=False)
+        else:
+            console.print(f"[bold]{escape(kernel.id)}[/]  {kernel.backend or '-'}  {len(kernel.rows)} keys")
+        for row in kernel.rows:
+            # A tuned key is the author's key and a configuration: the first decides how it is reached.
+            found = by_key.get(row.key or "") or next(
+                (e for e in by_key.values() if row.label.startswith(e.label)), None
+            )
+            _show_explanation(console, row, found, as_markdown=as_markdown)
+        if as_markdown:
+            console.print()
+    _show_refused(console, report)
+
+
+def _show_explanation(console: Console, row: Row, found: Explanation | None, *, as_markdown: bool) -> None:
+    regions = list(found.regions) if found else [row.error or "listed by hand"]
+    witness = ", ".join(f"{name}={value!r}" for name, value in found.witness.items()) if found else ""
+    if as_markdown:
+        cells = (row.label, " <br> ".join(regions), witness)
+        console.print(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |", markup=False, soft_wrap=True
+        )
+        return
+    console.print(f"  {escape(row.label)}")
+    for region in regions[:_N_REGIONS]:
+        console.print(f"      {escape(region)}", highlight=False, soft_wrap=True)
+    if len(regions) > _N_REGIONS:
+        console.print(f"      and {len(regions) - _N_REGIONS} more regions (--json has all)")
+    if witness:
+        console.print(f"      [dim]e.g. {escape(witness)}[/]", highlight=False, soft_wrap=True)
 
 
 def show_plugins(console: Console, registry: "Registry", kernels: Sequence[tuple[str, str]]) -> None:

@@ -72,7 +72,12 @@ def decode_or_prefill(*, m, k):
     """A decode kernel for few tokens with segments by power of two, a prefill kernel for many."""
     decode = m <= 8 * k
     segments = next_power_of_2(cdiv(m, k)) if decode else 1
-    return Key(tile=16 if decode else 64, warps=4 if decode or m < 1024 else 8, splits=segments, flag=not decode and m % 64 == 0)
+    return Key(
+        tile=16 if decode else 64,
+        warps=4 if decode or m < 1024 else 8,
+        splits=segments,
+        flag=not decode and m % 64 == 0,
+    )
 
 
 ALL = (thresholds, power_of_two, split_k, alignment, moe_block, moe_padded, tail_wave, decode_or_prefill)

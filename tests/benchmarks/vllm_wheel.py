@@ -17,7 +17,7 @@ from pathlib import Path
 import platformdirs
 
 VERSION = "0.33.0"
-_ABI = "cp38-abi3-manylinux_2_28_x86_64"
+_PLATFORM = "manylinux_2_28_x86_64"  # its Python files are those of every platform
 
 # What the modules with a dispatcher import, beyond a jitwarm environment with torch, Triton, CuTeDSL and TileLang. All of it is
 # installed beside the running environment, never into it; torch is no dependency of any.
@@ -68,7 +68,7 @@ def files(wheel: str | None = None) -> Path:
     if target.is_dir():
         return target
     with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
-        platform = ["--platform", _ABI.rpartition("-")[2], "--python-version", "3.11", "--only-binary", ":all:"]
+        platform = ["--platform", _PLATFORM, "--python-version", "3.11", "--only-binary", ":all:"]
         _pip("download", "--no-deps", *platform, "--dest", scratch, f"vllm=={VERSION}")
         (downloaded,) = Path(scratch).glob("*.whl")
         return _unpacked(downloaded, target)
@@ -81,6 +81,8 @@ def dependencies() -> Path:
         UnavailableError: With the last line of what pip said.
     """
     if given := os.environ.get("JITWARM_VLLM_DEPS"):
+        if not Path(given).is_dir():
+            raise UnavailableError("JITWARM_VLLM_DEPS names no directory")
         return Path(given)
     target = _cache() / f"vllm-{VERSION}-imports-{sys.version_info.major}.{sys.version_info.minor}"
     if not target.is_dir():
@@ -106,7 +108,9 @@ def tracer(directory: Path) -> types.ModuleType:
 
 def version(directory: Path) -> str:
     """The version that the dist-info beside `vllm/` names."""
-    return next((path.name.split("-")[1].removesuffix(".dist") for path in directory.glob("vllm-*.dist-info")), "unknown")
+    return next(
+        (path.name.split("-")[1].removesuffix(".dist") for path in directory.glob("vllm-*.dist-info")), "unknown"
+    )
 
 
 def _cache() -> Path:
@@ -140,7 +144,7 @@ def _move(made: Path, target: Path) -> None:
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments, "--quiet"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"pip {arguments[0]} took too long") from None
     if done.returncode:

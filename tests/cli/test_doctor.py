@@ -26,7 +26,7 @@ def test_everything_that_a_bake_needs_is_looked_at(doctor):
     findings, code = doctor()
     expected = {"target", "cc", "ptxas", "nvcc", "triton", "cutedsl", "tilelang", "store"}
     assert expected <= findings.keys()
-    assert {"cache of triton", "cache of tilelang", "cache of cute"} <= findings.keys()
+    assert {"cache of triton", "cache of tilelang", "cache of cutedsl"} <= findings.keys()
     assert (errors(findings), code) == (set(), 0)
 
 

@@ -165,18 +165,26 @@ def test_a_key_that_holds_a_list_names_the_field():
         trace_dispatch(lambda *, n: Key([n]), n=1)
 
 
-def test_past_max_points_nothing_is_evaluated_and_the_widest_input_is_named():
-    calls = []
+def opaque(*, m, n):
+    return Key(hash((m, n)) % 5)
 
-    def dispatch(*, m, n):
-        calls.append((m, n))
-        return Key(m)
 
+def test_past_max_points_the_expression_and_the_input_that_need_them_are_named():
     with pytest.raises(KeySpaceTooLargeError, match="more than max_points=1,999") as caught:
-        trace_dispatch(dispatch, m=Choices(1, 2), n=IntRange(0, 1000), max_points=1999)
+        trace_dispatch(opaque, m=Choices(1, 2), n=IntRange(0, 1_000_000), max_points=1999)
     assert "'n'" in caught.value.hint
-    assert calls == []
-    assert len(trace_dispatch(dispatch, m=Choices(1, 2), n=IntRange(0, 1000), max_points=2000)) == 2
+    assert "return Key(hash((m, n)) % 5)\n               ^^^^^^^^^^^^" in caught.value.message
+    assert caught.value.where.endswith(f"test_trace_dispatch.py:{opaque.__code__.co_firstlineno + 1}")
+
+
+def test_a_function_without_source_is_called_at_every_point_and_the_notes_say_so():
+    scope = {"Key": Key}
+    exec("def dispatch(*, m): return Key(m // 500)", scope)
+    found = trace(scope["dispatch"], m=IntRange(0, 1000))
+    assert list(found.keys) == [Key(0), Key(1)]
+    assert any("every point was evaluated: dispatch has no source" in note for note in found.notes)
+    with pytest.raises(KeySpaceTooLargeError, match="can only be called point by point"):
+        trace(scope["dispatch"], m=IntRange(0, 1000), max_points=999)
 
 
 def test_one_true_and_one_point_zero_are_three_keys_in_order():
@@ -225,8 +233,7 @@ def test_a_session_gathers_the_traces_that_a_kernel_makes():
     assert [list(found.keys) for found in traces] == [keys]
 
 
-def test_a_trace_says_which_point_first_reaches_a_key_and_how_many_do():
+def test_a_trace_has_a_witness_for_each_key_and_says_what_is_outside():
     found = trace(tile, m=IntRange(1, 101), when=lambda m: m != 3)
-    assert [(witness.inputs, witness.n_points) for witness in found.witnesses] == [({"m": 1}, 63), ({"m": 65}, 36)]
-    assert (found.n_points, found.n_outside) == (100, 1)
-    assert found.notes == ("1 of 100 points are outside the domain",)
+    assert [found.witness(index) for index in range(2)] == [{"m": 1}, {"m": 65}]
+    assert found.notes == ("some inputs are outside the domain, e.g. m=3",)

@@ -45,16 +45,26 @@ def decode_key(kernel: Any, text: str) -> Any:
     Raises:
         UnencodableKey: The text is not of this kernel: other fields, or a class that cannot be imported.
     """
-    fields = json.loads(text)
+    fields = _parsed(text)
     types_ = (kernel.CompileKey, *getattr(kernel, "extra_key_types", ()))
     for key_type in types_:
-        if {f.name for f in dataclasses.fields(key_type)} == set(fields):
+        if {f.name for f in dataclasses.fields(key_type) if f.init} == set(fields):
             return key_type(**{name: _decode(leaf, types_) for name, leaf in fields.items()})
     expected = ", ".join(f.name for f in dataclasses.fields(kernel.CompileKey))
     raise UnencodableKey(
         f"key text has the fields {', '.join(sorted(fields))}, but {kernel.CompileKey.__qualname__} has {expected}",
         "the text was written by another version of this kernel: list its keys again",
     )
+
+
+def _parsed(text: str) -> dict[str, list[Any]]:
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise UnencodableKey(f"{text!r} is no key text", "key texts are what encode_key gives")
+    return fields
 
 
 def key_digest(kernel_id: str, text: str) -> str:
@@ -78,16 +88,20 @@ def format_key(key: object) -> str:
 
 def distinct_keys(keys: Iterable[Any]) -> list[Any]:
     """`keys` without repeats, first occurrence first. Repeats are found by text: `Key(1)` and `Key(True)` are two keys."""
-    return list({encode_key(key): key for key in reversed(list(keys))}.values())[::-1]
+    by_text: dict[str, Any] = {}
+    for key in keys:
+        by_text.setdefault(encode_key(key), key)
+    return list(by_text.values())
 
 
 def require_frozen(key_type: type) -> None:
     """Raise `InvalidKernelError` unless `key_type` is a frozen dataclass."""
     parameters = getattr(key_type, "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
+        name = getattr(key_type, "__qualname__", repr(key_type))
         raise InvalidKernelError(
-            f"compile keys are frozen dataclasses; {key_type.__qualname__} is {'not frozen' if parameters else 'none'}",
-            f"put @dataclass(frozen=True) on {key_type.__qualname__}",
+            f"compile keys are frozen dataclasses; {name} is {'not frozen' if parameters else 'none'}",
+            f"put @dataclass(frozen=True) on {name}",
         )
 
 
@@ -103,7 +117,7 @@ def dtype_name(dtype: object) -> str:
 
 
 def _encode_fields(key: Any, where: str) -> dict[str, list[Any]]:
-    return {f.name: _encode(getattr(key, f.name), f"{where}.{f.name}") for f in dataclasses.fields(key)}
+    return {f.name: _encode(getattr(key, f.name), f"{where}.{f.name}") for f in dataclasses.fields(key) if f.init}
 
 
 # Exact types only: a subclass of int or str may carry more than its value.
@@ -127,7 +141,8 @@ def _encode(value: Any, where: str) -> list[Any]:  # noqa: PLR0911 - one return 
     if kind is frozenset:
         return ["frozenset", sorted((_encode(item, where) for item in value), key=json.dumps)]
     if isinstance(value, enum.Enum):
-        return ["enum", f"{_import_path(kind, where)}.{value.name}"]
+        is_member = value.name in kind.__members__  # a union of flags is not: it is written by its value
+        return ["enum", f"{_import_path(kind, where)}.{value.name if is_member else int(value.value)}"]
     if (dtype := _dtype_leaf(value)) is not None:
         return dtype
     if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
@@ -195,7 +210,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "float": float.fromhex,
     "str": str,
     "bytes": bytes.fromhex,
-    "enum": lambda text: _imported(text.rpartition(".")[0])[text.rpartition(".")[2]],
+    "enum": lambda text: _member(_imported(text.rpartition(".")[0]), text.rpartition(".")[2]),
     "dtype": lambda text: getattr(importlib.import_module("torch"), text),
     "triton.dtype": lambda text: importlib.import_module("triton.language").dtype(text),
 }
@@ -216,6 +231,10 @@ def _decode(leaf: list[Any], types_: tuple[type, ...]) -> Any:
     if tag not in _READERS:
         raise UnencodableKey(f"key text holds a value of unknown kind {tag!r}", "it was written by a newer jitwarm")
     return _READERS[tag](leaf[1])
+
+
+def _member(enumeration: Any, name: str) -> Any:
+    return enumeration(int(name)) if name.isdecimal() else enumeration[name]
 
 
 def _imported(path: str) -> Any:

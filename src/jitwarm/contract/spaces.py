@@ -25,7 +25,12 @@ class IntRange:
             if type(value) is not int:
                 raise DomainError(f"{self}: {name} must be an int, not {type(value).__name__}")
         if self.step < 1:
-            ascending = f"IntRange({self.stop + 1}, {self.start + 1}, {abs(self.step) or 1})"
+            low, high = (
+                sorted((self.start, self.stop))
+                if self.step == 0 or self.start < self.stop
+                else (self.stop + 1, self.start + 1)
+            )
+            ascending = f"IntRange({low}, {high}, {abs(self.step) or 1})"
             raise DomainError(f"{self}: step must be 1 or more", f"write the range upwards, e.g. {ascending}")
         if self.stop <= self.start:
             raise DomainError(

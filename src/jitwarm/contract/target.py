@@ -14,6 +14,7 @@ from jitwarm.errors import TargetError
 # the compiler's to say, but 900 or 9 can only be a slip of the keyboard.
 _MIN_CUDA_ARCH, _MAX_CUDA_ARCH = 70, 199
 _FIRST_SUFFIXED_MAJOR = 9
+_CUDA = re.compile(r"[1-9][0-9]{1,2}")
 _GFX = re.compile(r"gfx[0-9]{1,2}[0-9a-f]{2}")
 
 
@@ -63,7 +64,7 @@ class Target:
             TargetError: Anything else; the hint names the right spelling where it can be guessed.
         """
         kind, _, arch = text.partition(":")
-        if kind == "cuda" and arch.isdecimal() and _MIN_CUDA_ARCH <= int(arch) <= _MAX_CUDA_ARCH:
+        if kind == "cuda" and _CUDA.fullmatch(arch) and _MIN_CUDA_ARCH <= int(arch) <= _MAX_CUDA_ARCH:
             return cls("cuda", arch)
         if kind == "hip" and _GFX.fullmatch(arch):
             return cls("hip", arch)
@@ -98,7 +99,7 @@ class Target:
 def _spelling(text: str) -> str:
     """The most likely right spelling, as a hint."""
     arch = text.strip().lower().rpartition(":")[2]
-    digits = re.fullmatch(r"(?:sm_?|compute_?)?(\d{1,2})\.?(\d)[af]?", arch)
+    digits = re.fullmatch(r"(?:sm_?|compute_?)?([0-9]{1,2})\.?([0-9])[af]?", arch)
     if digits:
         number = int(digits[1] + digits[2])
         if _MIN_CUDA_ARCH <= number <= _MAX_CUDA_ARCH:

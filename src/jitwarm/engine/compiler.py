@@ -171,9 +171,10 @@ class BuiltinPolicy:
 
     def _explained(self, exc: Exception, involved: Sequence[Backend], target: Target) -> JitwarmError:
         """A compiler's error in our words: a missing program is named as such."""
-        if reason := next(filter(None, (backend.missing_toolchain(target) for backend in involved)), ""):
-            return ToolchainError(reason)
-        return CompileError(involved[0].explain(exc) if len(involved) == 1 else f"{type(exc).__name__}: {exc}")
+        if len(involved) != 1:
+            return CompileError(f"{type(exc).__name__}: {exc}")  # nobody knows which compiler it came from, if any
+        reason = involved[0].missing_toolchain(target)
+        return ToolchainError(reason) if reason else CompileError(involved[0].explain(exc))
 
     def _drop(self, entry: Entry, involved: Sequence[Backend], why: list[str]) -> None:
         """Remove everything that an entry consists of from the compilers' caches, so that they miss."""

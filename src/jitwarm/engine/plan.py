@@ -96,7 +96,7 @@ def _planned(kernel: RegisteredKernel, list_keys: Callable[[RegisteredKernel], L
     try:
         keys, notes = list_keys(kernel)
         planned = tuple(_distinct(kernel.id, keys))
-    except Exception as exc:  # noqa: BLE001 - whatever a kernel raises, the others go on
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a kernel raises, the others go on
         place = "" if isinstance(exc, JitwarmError) else f"\n  at: {_place(exc)}"
         problem = (outcome_of(exc), describe_error(exc) + place)
         return PlannedKernel(kernel.id, kernel.backend, kernel.distribution, problem=problem)

@@ -47,7 +47,7 @@ def run(plan: Plan, compile_key: Callable[[PlannedKernel, PlannedKey], Outcome],
 def _attempt(compile_key: Callable[..., Any], kernel: PlannedKernel, key: PlannedKey) -> tuple[Outcome, str | None]:
     try:
         outcome = compile_key(kernel, key)
-    except Exception as exc:  # noqa: BLE001 - one key's failure is one row
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - one key's failure is one row
         return outcome_of(exc), describe_error(exc)
     if not isinstance(outcome, Outcome):
         return Outcome.FAILED, f"jitwarm_compile answered {outcome!r}, which is no jitwarm.Outcome"

@@ -28,6 +28,7 @@ from jitwarm.store.locks import locked
 
 SCHEMA = 1
 _CHUNK_BYTES = 1 << 20
+_ELSEWHERE = "name a directory of your own: --out, or JITWARM_CACHE_DIR"
 # What a directory that is becoming a store may hold already: compilers make their caches when they are imported. A directory
 # with anything else in it is somebody's own, and keeps its mode.
 _FRESH = frozenset({"triton", "tilelang", "cutedsl"})
@@ -74,7 +75,7 @@ class Store:
         except OSError as exc:
             raise StoreError(
                 f"cannot use {root} as a store: {exc.strerror or exc}",
-                "set JITWARM_CACHE_DIR to a directory that you can write",
+                _ELSEWHERE,
             ) from exc
 
     def fingerprint(self, *parts: str) -> str:
@@ -93,8 +94,11 @@ class Store:
         """The manifest of a built key, or None; one that cannot be read counts as none."""
         try:
             record = json.loads((self.root / "manifest" / f"{fingerprint}.json").read_text(encoding="utf-8"))
-            return Entry(**record)
-        except (OSError, ValueError, TypeError):
+            entry = Entry(**record)
+            # Damaged entries are removed by these names: none may lead out of the store.
+            inside = all(not Path(name).is_absolute() and ".." not in Path(name).parts for name in entry.files)
+            return entry if inside and all(isinstance(digest, str) for digest in entry.files.values()) else None
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
 
     def damaged(self, entry: Entry) -> list[Path]:
@@ -122,14 +126,18 @@ class Store:
         self.root.mkdir(parents=True, exist_ok=True)
         if {path.name for path in self.root.iterdir()} <= _FRESH:
             self.root.chmod(0o700)
-        for name in ("manifest", "objects", "locks"):
-            (self.root / name).mkdir(exist_ok=True)
-        mode = self.root.stat()
-        if mode.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        status = self.root.stat()
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise StoreError(
-                f"{self.root} can be written by others (mode {stat.S_IMODE(mode.st_mode):o}); what lies there runs on your GPU",
+                f"{self.root} can be written by others (mode {stat.S_IMODE(status.st_mode):o}); what lies there runs on your GPU",
                 f"chmod go-w {self.root}",
             )
+        if status.st_uid not in (0, os.getuid()):
+            raise StoreError(
+                f"{self.root} belongs to user {status.st_uid}; what lies there runs on your GPU", _ELSEWHERE
+            )
+        for name in ("manifest", "objects", "locks"):
+            (self.root / name).mkdir(exist_ok=True)
         self._check_format()
 
     def _check_format(self) -> None:
@@ -139,7 +147,9 @@ class Store:
         except FileNotFoundError:
             record = None
         except ValueError:
-            raise StoreError(f"{file} is damaged", "remove the directory, or name another one") from None
+            record = ()
+        if record is not None and not isinstance(record, dict):
+            raise StoreError(f"{file} is damaged", "remove the directory, or name another one")
         if record is not None and record.get("schema") != SCHEMA:
             raise StoreError(
                 f"{file} has format {record.get('schema')}, this jitwarm writes {SCHEMA}", "name another directory"
@@ -175,9 +185,7 @@ def _write(path: Path, record: dict[str, Any]) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as exc:
-        raise StoreError(
-            f"cannot write {path}: {exc.strerror or exc}", "free space there, or set JITWARM_CACHE_DIR"
-        ) from exc
+        raise StoreError(f"cannot write {path}: {exc.strerror or exc}", f"free space there, or {_ELSEWHERE}") from exc
 
 
 def _sha256(path: Path) -> str:

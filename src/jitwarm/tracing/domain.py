@@ -79,7 +79,8 @@ def check_inputs(dispatch: Callable[..., Any], when: Callable[..., Any] | None, 
     parameters = _parameters(dispatch)
     if clash := RESERVED & parameters.keys():
         raise DomainError(
-            f"{_name(dispatch)}: a parameter may not be called {', '.join(clash)}", "trace_dispatch uses that name"
+            f"{function_name(dispatch)}: a parameter may not be called {', '.join(clash)}",
+            "trace_dispatch uses that name",
         )
     accepted = set(parameters) | (set(_parameters(when)) if when else set())
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -88,18 +89,23 @@ def check_inputs(dispatch: Callable[..., Any], when: Callable[..., Any] | None, 
             if name not in accepted and not takes_any:
                 near = difflib.get_close_matches(name, accepted, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(accepted))}"
-                raise DomainError(f"{_name(dispatch)} takes no input {name!r}", hint, source_place(dispatch))
-        for name, parameter in parameters.items():
-            required = parameter.default is parameter.empty and parameter.kind not in (
-                parameter.VAR_KEYWORD,
-                parameter.VAR_POSITIONAL,
+                raise DomainError(f"{function_name(dispatch)} takes no input {name!r}", hint, source_place(dispatch))
+        for function in (dispatch, when) if when else (dispatch,):
+            _require_inputs(function, box)
+
+
+def _require_inputs(function: Callable[..., Any], box: Mapping[str, Any]) -> None:
+    for name, parameter in _parameters(function).items():
+        open_ended = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if name not in box and parameter.default is parameter.empty and not open_ended:
+            near = difflib.get_close_matches(name, box, n=1)
+            raise DomainError(
+                f"{function_name(function)}: parameter {name!r} has neither an input nor a default",
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"declare it: {name}=IntRange(...) or Choices(...) or a value",
+                source_place(function),
             )
-            if required and name not in box:
-                raise DomainError(
-                    f"{_name(dispatch)}: parameter {name!r} has neither an input nor a default",
-                    f"declare it: trace_dispatch(..., {name}=IntRange(...) or Choices(...) or a value)",
-                    source_place(dispatch),
-                )
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -107,7 +113,8 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     for parameter in parameters.values():
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise DomainError(
-                f"{_name(function)}: parameter {parameter.name!r} is positional-only", "inputs are passed by name"
+                f"{function_name(function)}: parameter {parameter.name!r} is positional-only",
+                "inputs are passed by name",
             )
     return parameters
 
@@ -120,11 +127,15 @@ def acceptor(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]
     return lambda point: function(**{name: point[name] for name in parameters if name in point})
 
 
-def _name(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__qualname__", function))
+def function_name(function: Callable[..., Any]) -> str:
+    """A function for messages; also for a partial or another callable without a name."""
+    return str(
+        getattr(function, "__qualname__", None) or getattr(getattr(function, "func", None), "__qualname__", function)
+    )
 
 
 def source_place(function: Callable[..., Any]) -> str:
     """`file:line` of a function, or an empty text where it has no Python source."""
+    function = getattr(function, "func", function)  # of a partial
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else ""

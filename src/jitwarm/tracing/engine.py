@@ -26,7 +26,7 @@ _RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
 }
 _N_RANDOM = 48
 _MAX_CORNER_AXES = 4
-_MAX_TESTS = 100_000
+_MAX_TESTS = 20_000
 _MAX_TABULATED = 64
 
 
@@ -88,8 +88,9 @@ class Engine:
         while self._todo:
             item = self._todo.pop()
             self.budget.spend(1, None, None)
-            self.spans, self.facts, self._n_tests = list(item.spans), list(item.facts), 0
-            yield item
+            self.spans, self.facts, self._n_tests = list(item.spans), [], 0
+            if self._take_facts(item.facts):
+                yield item
 
     @property
     def low_corner(self) -> list[int]:
@@ -101,6 +102,16 @@ class Engine:
         """Whether the current box is a single point."""
         return all(span.is_point for span in self.spans)
 
+    def _take_facts(self, facts: Sequence[tuple[Test, bool]]) -> bool:
+        """Keep the facts that are still open in this box. False where one of them cannot hold in it."""
+        for test, truth in facts:
+            known = self._known(test)
+            if known is None:
+                self.facts.append((test, truth))
+            elif known is not truth:
+                return False
+        return True
+
     # --- tests -------------------------------------------------------------------------------------------------------
 
     def truth(self, test: Test, *, enumerate_values: bool = False) -> bool:
@@ -110,7 +121,8 @@ class Engine:
         `enumerate_values` a test of one axis is tabulated instead: for a value that reaches the key, every one counts.
         """
         self._n_tests += 1
-        if self._n_tests > _MAX_TESTS:
+        if self._n_tests > _MAX_TESTS:  # a loop that does not end where the facts cannot hold, say
+            self.budget.spend(_MAX_TESTS // 20, test, None)
             self.halve()
         known = self._known(test)
         if known is not None:
@@ -172,8 +184,8 @@ class Engine:
             return point
         for axis in free:
             span, candidate = self.spans[axis], self.low_corner
-            self.budget.spend(span.count(), self.facts[-1][0], axis)
             for position in span.members():
+                self.budget.spend(1, self.facts[-1][0], axis)
                 candidate[axis] = position
                 if self._satisfies(candidate):
                     return candidate

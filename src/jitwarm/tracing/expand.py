@@ -6,6 +6,7 @@ error names what needed it: a partial set is never returned.
 """
 
 import dis
+import inspect
 import itertools
 import linecache
 import types
@@ -18,7 +19,7 @@ from typing import Any
 from jitwarm.contract.keys import require_frozen
 from jitwarm.contract.spaces import Rows
 from jitwarm.errors import DomainError, InvalidKernelError, KeySpaceTooLargeError, TracingError
-from jitwarm.tracing.domain import Domain, acceptor, check_inputs, declare, source_place
+from jitwarm.tracing.domain import Domain, acceptor, check_inputs, declare, function_name, source_place
 from jitwarm.tracing.engine import Budget, Exhausted
 from jitwarm.tracing.lift import expression_at
 from jitwarm.tracing.search import Found, Region, search
@@ -91,16 +92,20 @@ def trace(
     domain = declare(rows, inputs)
     check_inputs(dispatch, when, domain)
     real = _real(dispatch, when)
-    budget, found, notes = Budget(max_points), Found(), []
+    # Where the domain can be enumerated, analysis may cost no more than a part of that.
+    can_enumerate = domain.n_points <= max_points
+    budget = Budget(min(max_points, domain.n_points // 8 + 2000) if can_enumerate else max_points)
+    found, notes = Found(), []
     try:
         for n_box, box in enumerate(domain.boxes):
             search([when, dispatch] if when else [dispatch], box, real, budget, found, n_box)
-    except UntraceableError as exc:
-        budget, found = Budget(max_points), Found()
-        _enumerate(dispatch, domain, real, budget, found, exc.message)
-        notes.append(f"every point was evaluated: {exc.message}")
-    except Exhausted as exc:
-        raise _too_large(dispatch, domain, max_points, budget, exc) from None
+    except (UntraceableError, Exhausted) as exc:
+        if isinstance(exc, Exhausted) and not can_enumerate:
+            raise _too_large(dispatch, domain, max_points, budget, exc) from None
+        reason = exc.message if isinstance(exc, UntraceableError) else "its regions are too many to be followed"
+        found, budget = Found(), Budget(max_points)
+        _enumerate(dispatch, domain, real, budget, found, reason)
+        notes.append(f"every point was evaluated: {reason}")
     result = _ordered(dispatch, domain, found, notes, budget)
     collected = _COLLECTED.get()
     if collected is not None:
@@ -122,7 +127,7 @@ def collected_traces() -> Iterator[list[Trace]]:
 def _ordered(dispatch: Callable[..., Any], domain: Domain, found: Found, notes: list[str], budget: Budget) -> Trace:
     if not found.keys:
         raise DomainError(
-            f"{dispatch.__qualname__}: no point of the domain reaches a key; all {domain.n_points:,} are outside",
+            f"{function_name(dispatch)}: no point of the domain reaches a key; all {domain.n_points:,} are outside",
             "check `when`, and the asserts and raises of dispatch, against the declared spaces",
             source_place(dispatch),
         )
@@ -171,7 +176,7 @@ def _enumerate(
     if domain.n_points > budget.n_left:
         name, size = domain.widest
         raise KeySpaceTooLargeError(
-            f"{dispatch.__qualname__} can only be called point by point ({reason}), and its domain has {domain.n_points:,} "
+            f"{function_name(dispatch)} can only be called point by point ({reason}), and its domain has {domain.n_points:,} "
             f"points, more than max_points={budget.n_left:,}",
             f"the widest input is {name!r} with {size:,} values: give it a step, couple it with rows(...), or raise max_points",
             source_place(dispatch),
@@ -196,10 +201,10 @@ def _key_at(dispatch: Callable[..., Any], call: Callable[[Mapping[str, Any]], An
     try:
         key = call(point)
     except Exception as exc:
-        if _is_refusal(exc):
+        if _is_refusal(exc, dispatch):
             return None
         raise TracingError(
-            f"{dispatch.__qualname__}({_format(point)}) failed: {type(exc).__name__}: {exc}",
+            f"{function_name(dispatch)}({_format(point)}) failed: {type(exc).__name__}: {exc}",
             "a point that dispatch cannot serve is refused by assert or raise, or excluded by `when`",
             _raising_place(exc),
         ) from exc
@@ -207,7 +212,7 @@ def _key_at(dispatch: Callable[..., Any], call: Callable[[Mapping[str, Any]], An
         require_frozen(type(key))
     except InvalidKernelError as exc:
         raise TracingError(
-            f"{dispatch.__qualname__}({_format(point)}) returned {key!r}, which is no compile key",
+            f"{function_name(dispatch)}({_format(point)}) returned {key!r}, which is no compile key",
             "return an instance of the kernel's frozen CompileKey on every path",
             source_place(dispatch),
         ) from exc
@@ -229,7 +234,7 @@ def _too_large(
     shown, place = _with_caret(*sites[0]) if sites else ("", source_place(dispatch))
     name = list(domain.boxes[0])[exc.axis] if exc.axis is not None else domain.widest[0]
     return KeySpaceTooLargeError(
-        f"{dispatch.__qualname__}: more than max_points={max_points:,} evaluations would be needed{shown}",
+        f"{function_name(dispatch)}: more than max_points={max_points:,} evaluations would be needed{shown}",
         f"nothing is known of this expression, so every value of {name!r} counts: bound it by a step or Choices, "
         "or raise max_points",
         place,
@@ -245,13 +250,18 @@ def _with_caret(code: types.CodeType, instruction: int) -> tuple[str, str]:
     return f" for\n    {whole.strip()}\n    {caret}", f"{code.co_filename}:{line}"
 
 
-def _is_refusal(exc: BaseException) -> bool:
-    """Whether `exc` comes from an explicit `assert` or `raise` statement, rather than from an operation that failed."""
+def _is_refusal(exc: BaseException, dispatch: Callable[..., Any]) -> bool:
+    """Whether `exc` comes from an `assert` or `raise` statement of the author's own package.
+
+    An error that a library raises is no decision of the author: to count it as one would lose keys without a word.
+    """
     last = _last_traceback(exc)
-    if last is None:
+    if last is None or dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] != "RAISE_VARARGS":
         return False
-    code = last.tb_frame.f_code.co_code
-    return dis.opname[code[last.tb_lasti]] == "RAISE_VARARGS"
+    function = inspect.unwrap(getattr(dispatch, "func", dispatch))
+    module = getattr(function, "__module__", "") or ""
+    raising = str(last.tb_frame.f_globals.get("__name__", ""))
+    return raising.partition(".")[0] == module.partition(".")[0]
 
 
 def _last_traceback(exc: BaseException) -> types.TracebackType | None:

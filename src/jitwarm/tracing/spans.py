@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MAX_MODULUS = 16_384
+MAX_MODULUS = 32_768
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Made-up configurations, large enough that every in-tree kernel of vLLM 0.33 has keys to warm up."""
 
 import contextlib
-import itertools
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace as Some
@@ -47,7 +46,9 @@ def config(*, cache_dtype: str = "fp8_ds_mla", indexer: str = "mxfp4", max_token
             hisparse_config=Some(), indexer_sparse_logits=True, resolve_indexer_kv_dtype=lambda default: indexer
         ),
         cache_config=Some(block_size=256, cache_dtype=cache_dtype),
-        compilation_config=Some(static_forward_context={"cache": Some(kv_cache=torch.empty(4, 2, 584, dtype=torch.uint8))}),
+        compilation_config=Some(
+            static_forward_context={"cache": Some(kv_cache=torch.empty(4, 2, 584, dtype=torch.uint8))}
+        ),
         model_config=Some(
             dtype=torch.bfloat16,
             get_num_attention_heads=lambda parallel: 64,
@@ -69,7 +70,13 @@ def config(*, cache_dtype: str = "fp8_ds_mla", indexer: str = "mxfp4", max_token
 
 def _mhc() -> list[dict[str, Any]]:
     eps = {"rms_eps": 1e-6, "hc_pre_eps": 1e-6, "hc_sinkhorn_eps": 1e-6, "norm_eps": (1e-6, 1e-5)}
-    common = {"hidden_size": 4096, "hc_mult": 4, "use_norm_weight": True, "hc_post_mult_value": 2.0, "sinkhorn_repeat": 20}
+    common = {
+        "hidden_size": 4096,
+        "hc_mult": 4,
+        "use_norm_weight": True,
+        "hc_post_mult_value": 2.0,
+        "sinkhorn_repeat": 20,
+    }
     extra = {"broadcast_norm_eps": 1e-5, "include_pre_gemm_splits": True, "include_broadcast_splits": True}
     return [{**common, **eps}, {**common, **eps, **extra}]
 
@@ -92,10 +99,26 @@ def _by_kernel() -> dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]]:
     def named(*kwargs: dict[str, Any]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
         return [((), given) for given in kwargs]
 
-    norms = {"x_dtype": torch.bfloat16, "weight_dtype": torch.bfloat16, "device": torch.device("cpu"), "activation": "silu"}
-    slots = {"kv_cache_block_size": 256, "total_cp_world_size": 8, "total_cp_rank": 1, "cp_kv_cache_interleave_size": 128}
+    norms = {
+        "x_dtype": torch.bfloat16,
+        "weight_dtype": torch.bfloat16,
+        "device": torch.device("cpu"),
+        "activation": "silu",
+    }
+    slots = {
+        "kv_cache_block_size": 256,
+        "total_cp_world_size": 8,
+        "total_cp_rank": 1,
+        "cp_kv_cache_interleave_size": 128,
+    }
     pre_norm = {"hidden_size": 4096, "hc_mult": 4, "rms_eps": 1e-6, "hc_pre_eps": 1e-6, "hc_sinkhorn_eps": 1e-6}
-    pre_norm |= {"hc_post_mult_value": 2.0, "sinkhorn_repeat": 20, "norm_eps": 1e-6, "use_pre_mix_in": False, "rms_numel": 16384}
+    pre_norm |= {
+        "hc_post_mult_value": 2.0,
+        "sinkhorn_repeat": 20,
+        "norm_eps": 1e-6,
+        "use_pre_mix_in": False,
+        "rms_numel": 16384,
+    }
     return {
         "CombineTopkSwaIndicesKernel": [((config(),), {})],
         "ComputeDSparkNoncausalSWAIndicesKernel": named(
@@ -108,17 +131,23 @@ def _by_kernel() -> dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]]:
         "ConvertReqIndexToGlobalIndexKernel": [((config(),), {"block_stride_rows": 1})],
         "FA4DenseAttentionKernel": named(_dense(256), _dense(256, 1024), _dense(512)),
         "FusedWoAKernel": named(
-            *(
-                {"max_tokens": n, "n_groups": 8, "heads_per_group": 8, "o_lora_rank": 1024}
-                for n in (64, 8192)
-            )
+            *({"max_tokens": n, "n_groups": 8, "heads_per_group": 8, "o_lora_rank": 1024} for n in (64, 1024, 8192))
         ),
         "HcHeadFusedTileLangKernel": named({"hidden_size": 4096, "hc_mult": 4, "rms_eps": 1e-6, "hc_eps": 1e-6}),
         "HcPrenormGemmTileLangKernel": [((config(),), {"hidden_size": 4096, "hc_mult": 4, "n_out": 24})],
         "LayerNormFwdKernel": named(
-            {**norms, "max_num_tokens": 512, "rows_per_token": 8, "group_size": 128, "norm_before_gate": True, "is_rms_norm": True}
+            {
+                **norms,
+                "max_num_tokens": 512,
+                "rows_per_token": 8,
+                "group_size": 128,
+                "norm_before_gate": True,
+                "is_rms_norm": True,
+            }
         ),
-        "LLFp32WGemm": named({"shapes": [(4096, 128), (4096, 256), (7168, 256), (6144, 256)], "m_values": range(1, 33)}),
+        "LLFp32WGemm": named(
+            {"shapes": [(4096, 128), (4096, 256), (7168, 256), (6144, 256)], "m_values": range(1, 33)}
+        ),
         "MhcFusedTileLangKernel": [((config(max_tokens=n),), {"hidden_size": 4096, "hc_mult": 4}) for n in (8, 8192)],
         "MhcPostTileLangKernel": named({"hidden_size": 4096, "hc_mult": 4}),
         "MhcPreBigFuseTileLangKernel": [((config(max_tokens=n),), given) for n in (512, 8192) for given in _mhc()],
@@ -135,12 +164,20 @@ def _by_kernel() -> dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]]:
 
 def calls(kernel: str) -> Iterator[tuple[tuple[int, int], tuple[Any, ...], dict[str, Any]]]:
     """Device, positional and named arguments for a kernel's `get_warmup_keys`; a configuration alone, unless it needs others."""
-    ways = _by_kernel().get(kernel) or [
-        ((config(),), {}),
-        ((config(cache_dtype="fp8_e4m3", indexer="fp8", max_tokens=2048),), {}),
-    ]
-    for device, (arguments, named) in itertools.product(DEVICES, ways):
-        yield device, arguments, named
+    for device in DEVICES:
+        ways = _by_kernel().get(kernel) or [
+            ((config(),), {}),
+            ((config(cache_dtype="fp8_e4m3", indexer="fp8", max_tokens=2048),), {}),
+        ]
+        for arguments, named in ways:
+            yield device, tuple(_for(device, argument) for argument in arguments), named
+
+
+def _for(device: tuple[int, int], configuration: Any) -> Any:
+    """A Hopper GPU has no MXFP4 indexer; vLLM refuses the configuration."""
+    if device < (10, 0):
+        configuration.attention_config.resolve_indexer_kv_dtype = lambda default: default
+    return configuration
 
 
 @contextlib.contextmanager
@@ -169,7 +206,12 @@ def platform(device: tuple[int, int]) -> Iterator[None]:
 
     properties = torch.cuda.get_device_properties
     replaced = []
-    for name, value in (("get_flash_attn_version", lambda *_, **__: 4), ("get_tensor_model_parallel_world_size", lambda: 8)):
+    answers = {
+        "get_dcp_group": lambda: Some(rank_in_group=1),
+        "get_flash_attn_version": lambda *_, **__: 4,
+        "get_tensor_model_parallel_world_size": lambda: 8,
+    }
+    for name, value in answers.items():
         for module in [m for n, m in sys.modules.items() if n.startswith("vllm.") and name in vars(m)]:
             replaced.append((module, name, vars(module)[name]))
             setattr(module, name, value)

@@ -1,6 +1,7 @@
 """Run in a process of its own: every in-tree kernel of vLLM with a dispatcher, its keys by vLLM's tracer and by jitwarm's.
 
-    CUDA_VISIBLE_DEVICES="" VLLM_TARGET_DEVICE=cpu python tests/vllm/compare.py WHEEL_DIRECTORY IMPORTS_DIRECTORY [--markdown]
+    CUDA_VISIBLE_DEVICES="" VLLM_TARGET_DEVICE=cpu \\
+        python tests/vllm_dispatchers/compare.py WHEEL_DIRECTORY IMPORTS_DIRECTORY [--markdown]
 
 Each kernel is asked for its warm-up keys with made-up configurations (`declared.py`). What it then hands to vLLM's tracer, the
 dispatch, the inputs and the predicate, is handed to jitwarm's, too. The modules are imported as on a machine without a GPU;
@@ -13,9 +14,11 @@ import importlib
 import inspect
 import json
 import logging
+import math
 import sys
 import time
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +44,33 @@ def found(directory: Path) -> dict[str, list[str]]:
 
 
 def stand_ins() -> None:
-    """Empty modules for compiled extensions that no dispatcher uses, and a rank for the groups that no launcher made."""
+    """For compiled extensions that no dispatcher uses: an empty module, and names that CUDA's branch would have imported."""
+    for name in [name for name in sys.modules if name.startswith("vllm.vllm_flash_attn")]:
+        del sys.modules[name]  # what is left of a failed import remembers that there was no extension
     sys.modules["vllm.vllm_flash_attn._vllm_fa2_C"] = types.ModuleType("vllm.vllm_flash_attn._vllm_fa2_C")
-    state = importlib.import_module("vllm.distributed.parallel_state")
-    state.get_dcp_group = lambda: types.SimpleNamespace(rank_in_group=1)
     flash = importlib.import_module("vllm.v1.attention.backends.fa_utils")
     for name in ("compile_flash_attn_varlen_func_from_specs", "flash_attn_varlen_func", "get_scheduler_metadata"):
         if not hasattr(flash, name):
             setattr(flash, name, None)
+
+
+def imported(names: Iterable[str]) -> dict[str, types.ModuleType | str]:
+    """The modules, or why one cannot be imported; `STANDING_IN` names those that needed `stand_ins`."""
+    modules: dict[str, types.ModuleType | str] = {}
+    for attempt in (lambda: None, stand_ins):
+        attempt()
+        for name in names:
+            if isinstance(modules.get(name), types.ModuleType):
+                continue
+            try:
+                modules[name] = importlib.import_module(name)
+            except Exception as exc:  # noqa: BLE001 - whatever it is belongs into the table
+                modules[name] = f"{type(exc).__name__}: {exc}"
+                STANDING_IN.add(name)
+    return modules
+
+
+STANDING_IN: set[str] = set()
 
 
 class Recorder:
@@ -64,7 +86,10 @@ class Recorder:
             def call(*groups: Any, _when: Any = None, **inputs: Any) -> list[Any]:
                 start = time.perf_counter()
                 keys = traced(*groups, _when=_when, **inputs)
-                self.calls.append((kernel, dispatch, groups, _when, inputs, keys, time.perf_counter() - start))
+                spent = time.perf_counter() - start
+                axes = [len(group.rows) for group in groups]
+                axes += [len(tracer._expand_warmup_values(value)) for value in inputs.values()]
+                self.calls.append((kernel, dispatch, groups, _when, inputs, keys, spent, math.prod(axes)))
                 return keys
 
             return call
@@ -124,9 +149,9 @@ class Translation:
 
 def compared(tracer: types.ModuleType, call: tuple[Any, ...]) -> dict[str, Any]:
     """One call of vLLM's tracer against one of ours."""
-    kernel, dispatch, groups, when, inputs, theirs, their_seconds = call
+    kernel, dispatch, groups, when, inputs, theirs, their_seconds, n_points = call
     translation = Translation(tracer, kernel, dispatch, when)
-    result: dict[str, Any] = {"theirs": len(theirs), "their_ms": their_seconds * 1e3, "notes": []}
+    result: dict[str, Any] = {"theirs": len(theirs), "their_ms": their_seconds * 1e3, "points": n_points, "notes": []}
     expected = [jitwarm.encode_key(key) for key in theirs]
     start = time.perf_counter()
     try:
@@ -193,42 +218,59 @@ def main() -> int:
     logging.disable(logging.ERROR)
 
     kernels = found(options.files)
-    stand_ins()
     tracer = importlib.import_module("vllm.model_executor.warmup.jit_warmup")
     recorder = Recorder(tracer)
+    modules = imported(kernels)  # all of them before the platform is changed
     rows = []
-    modules: dict[str, Any] = {}
-    for module in kernels:  # all of them before the platform is changed
-        try:
-            modules[module] = importlib.import_module(module)
-        except Exception as exc:  # noqa: BLE001 - whatever it is belongs into the table
-            modules[module] = f"{type(exc).__name__}: {exc}"
     for module, names in kernels.items():
         for name in names:
-            row: dict[str, Any] = {"kernel": name, "module": module, "calls": []}
-            if isinstance(modules[module], str):
-                row["not_imported"] = modules[module]
+            row: dict[str, Any] = {"kernel": name, "module": module, "calls": [], "stand_in": module in STANDING_IN}
+            loaded = modules[module]
+            if isinstance(loaded, str):
+                row["not_imported"] = loaded
             else:
-                row |= kernel_row(modules[module], name, tracer, recorder)
+                row |= kernel_row(loaded, name, tracer, recorder)
             rows.append(row)
-    print(markdown(rows) if options.markdown else json.dumps(rows))
+    sys.stdout.write(f"{markdown(rows) if options.markdown else json.dumps(rows)}\n")
     return 0
+
+
+def counts(rows: list[dict[str, Any]]) -> str:
+    """What was found, imported and compared."""
+    calls = [call for row in rows for call in row["calls"]]
+    imports = [row for row in rows if "not_imported" not in row]
+    asked = [row for row in rows if row["calls"]]
+    equal = [row for row in asked if all(call["same"] for call in row["calls"])]
+    stand_in = sum(row["stand_in"] for row in imports)
+    return (
+        f"{len(rows)} kernels found, {len(imports)} imported ({stand_in} with a stand-in), {len(asked)} compared, "
+        f"{len(equal)} equal, {len(asked) - len(equal)} different. "
+        f"{len(calls)} domains with {sum(call['points'] for call in calls):,} points: "
+        f"{sum(call['same'] for call in calls)} equal, {sum(call['same_order'] for call in calls)} in the same order. "
+        f"vLLM {sum(call['their_ms'] for call in calls):,.0f} ms, jitwarm {sum(call['our_ms'] for call in calls):,.0f} ms."
+    )
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table of the documentation."""
-    lines = ["| kernel | module, below `vllm.` | domains | keys | same | remark |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| kernel | module, below `vllm.` | domains | points | keys | same | remark |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         calls = row["calls"]
         keys = {key for call in calls for key in call["keys"]}
         same = "-" if not calls else "yes" if all(call["same"] for call in calls) else "no"
-        remarks = [remark for call in calls for remark in call["remarks"] + call["notes"]]
+        remarks = ["a compiled extension stood in for"] if row["stand_in"] else []
+        remarks += [remark for call in calls for remark in call["remarks"]]
+        remarks += [note for call in calls for note in call["notes"] if "outside" not in note]
         remarks += [row[name].splitlines()[0] for name in ("not_imported", "unasked") if name in row]
         remarks += [call["error"].splitlines()[0] for call in calls if "error" in call]
         said = "; ".join(dict.fromkeys(remarks))
         module = row["module"].removeprefix("vllm.")
-        lines.append(f"| `{row['kernel']}` | `{module}` | {len(calls)} | {len(keys)} | {same} | {said} |")
-    return "\n".join(lines)
+        points = sum(call["points"] for call in calls)
+        lines.append(f"| `{row['kernel']}` | `{module}` | {len(calls)} | {points:,} | {len(keys)} | {same} | {said} |")
+    return "\n".join([counts(rows), "", *lines])
 
 
 if __name__ == "__main__":
