@@ -206,3 +206,30 @@ def test_every_input_lies_in_exactly_one_region_and_that_is_its_keys(dispatch):
 
 def contains(region, point):
     return all(space.index(point[name]) in span for name, (space, span) in region.inputs.items())
+
+
+def guarded_division(*, m):
+    """Found by the soak: a divisor whose table holds 0 raised inside the analysis, and a box of one point was lost."""
+    if m > 3:
+        return Key(m > 9)
+    return Key("few", -2 // ((m & 7) or 1) > 9)
+
+
+def test_a_guarded_division_loses_no_point():
+    domain = IntRange(1, 1501, 3)
+    assert {encode_key(key) for key in trace_dispatch(guarded_division, m=domain)} == set(
+        brute_force(guarded_division, m=domain)
+    )
+
+
+def endless_where_it_cannot_be(*, m):
+    if m > 9:
+        return Key("many")
+    steps = 0
+    while m != steps and steps < 10**9:
+        steps += 1
+    return Key(steps)
+
+
+def test_a_loop_is_followed_as_far_as_the_inputs_go():
+    assert {key.a for key in trace_dispatch(endless_where_it_cannot_be, m=IntRange(0, 5000))} == {"many", *range(10)}

@@ -197,13 +197,14 @@ class Engine:
         Raises:
             Abandon: Always.
         """
-        axes = {axis for test, _ in self.facts for axis in test.node.axes} or set(range(len(self.spans)))
-        axis = max(axes, key=lambda a: self.spans[a].hi - self.spans[a].lo)
+        if self.is_point:
+            self._push(self.spans, ())  # nothing is left to halve: the real function settles a point
+            raise Abandon
+        axes = {axis for test, _ in self.facts for axis in test.node.axes}
+        axis = max(axes or range(len(self.spans)), key=lambda a: self.spans[a].hi - self.spans[a].lo)
         if self.spans[axis].is_point:
             axis = max(range(len(self.spans)), key=lambda a: self.spans[a].hi - self.spans[a].lo)
         span = self.spans[axis]
-        if span.is_point:
-            raise Abandon  # a single point at which the facts do not hold
         middle = (span.lo + span.hi) // 2
         for half in (span.clip(middle + 1, span.hi), span.clip(span.lo, middle)):
             if half is not None:

@@ -313,7 +313,14 @@ _INTERVALS: dict[str, Callable[[Interval, Interval], Interval]] = {
 
 
 def _periodic(name: str, a: Operand, b: Operand) -> Periodic | None:
-    """The periodic form of a result of one axis, or None."""
+    """The periodic form of a result of one axis; None where there is none, or where a table entry divides by 0."""
+    try:
+        return _periodic_form(name, a, b)
+    except (ArithmeticError, ValueError):
+        return None  # an operation that the author guards: it never happens at the points where this is asked
+
+
+def _periodic_form(name: str, a: Operand, b: Operand) -> Periodic | None:
     if isinstance(a, Node) and isinstance(b, Node):
         return _periodic_pair(name, a.periodic, b.periodic)
     if isinstance(a, Node):
