@@ -165,11 +165,7 @@ class Hooks:
             if type(constant) is int and constant:
                 # gcd(x, c) depends on x modulo c only.
                 residue = numbers[0] % abs(constant)
-                node = (
-                    nodes.tabulated(lambda v: math.gcd(v, constant), residue.node)
-                    if isinstance(residue, Number)
-                    else None
-                )
+                node = _gcd_node(residue.node, constant) if isinstance(residue, Number) else None
                 return Number(self._engine, node) if node else math.gcd(concrete(residue), constant)
         return math.gcd(*map(concrete, args))
 
@@ -220,6 +216,14 @@ class Hooks:
 
 
 _MISSING = object()
+
+
+def _gcd_node(residue: nodes.Node, constant: int) -> nodes.Node | None:
+    """One node per question, so that facts about it are recognized."""
+    key = ("gcd", constant)
+    if key not in residue.memo:
+        residue.memo[key] = nodes.tabulated(lambda v: math.gcd(v, constant), residue)
+    return residue.memo[key]  # type: ignore[no-any-return]  # the memo holds several kinds of things
 
 
 def concrete(value: Any) -> Any:

@@ -87,7 +87,7 @@ class Engine:
         """Each item to run, its box and facts in place, until none is left."""
         while self._todo:
             item = self._todo.pop()
-            self.budget.spend(1, None, None)
+            self.budget.spend(1 + len(item.facts), None, None)
             self.spans, self.facts, self._n_tests = list(item.spans), [], 0
             if self._take_facts(item.facts):
                 yield item
@@ -105,7 +105,10 @@ class Engine:
     def _take_facts(self, facts: Sequence[tuple[Test, bool]]) -> bool:
         """Keep the facts that are still open in this box. False where one of them cannot hold in it."""
         for test, truth in facts:
-            known = self._known(test)
+            try:
+                known = self._known(test)
+            except ArithmeticError:
+                known = None  # a divisor that another fact excludes
             if known is None:
                 self.facts.append((test, truth))
             elif known is not truth:

@@ -29,14 +29,14 @@ class Periodic:
     """`value(i) = rise * (i // period) + table[i % period]` for positions `i` of one axis."""
 
     rise: int
-    table: tuple[int, ...]
+    table: tuple[Any, ...]  # ints; of a pure table (rise 0) also floats
 
     @property
     def period(self) -> int:
         """Length of the table."""
         return len(self.table)
 
-    def at(self, position: int) -> int:
+    def at(self, position: int) -> Any:
         """The value at any position, also beyond the axis."""
         return self.rise * (position // self.period) + self.table[position % self.period]
 
@@ -131,7 +131,7 @@ def binary(name: str, a: Operand, b: Operand, whole: Box) -> Node | None:
     if name in _INTERVALS:
         combine = _INTERVALS[name]
         interval = lambda box: combine(bounds_of(a, box), bounds_of(b, box))  # noqa: E731 - a closure over both operands
-    periodic = _periodic(name, a, b) if is_int and len(axes) == 1 else None
+    periodic = _periodic(name, a, b) if len(axes) == 1 and (is_int or _are_tables(a, b)) else None
     return Node(axes, value, directions, is_int, periodic, interval)
 
 
@@ -146,7 +146,8 @@ def unary(function: Callable[[Any], Any], a: Node, *, direction: int, is_int: bo
             return -INFINITY, INFINITY
         return function(bounds[low]), function(bounds[high])
 
-    return Node(a.axes, lambda p: function(a.value(p)), directions, is_int, None, interval)
+    table = a.periodic.mapped(1, 0, function) if a.periodic is not None and not a.periodic.rise else None
+    return Node(a.axes, lambda p: function(a.value(p)), directions, is_int, table, interval)
 
 
 def tabulated(function: Callable[[int], int], a: Node) -> Node | None:
@@ -154,6 +155,11 @@ def tabulated(function: Callable[[int], int], a: Node) -> Node | None:
     if a.periodic is None or a.periodic.rise:
         return None
     return Node(a.axes, lambda p: function(a.value(p)), {}, True, a.periodic.mapped(1, 0, function))
+
+
+def _are_tables(a: Operand, b: Operand) -> bool:
+    """Whether both are numbers or pure tables: then any result is a pure table, of floats, too."""
+    return all(not isinstance(x, Node) or (x.periodic is not None and not x.periodic.rise) for x in (a, b))
 
 
 def bounds_of(a: Operand, box: Box) -> tuple[Any, Any]:
@@ -345,13 +351,13 @@ def _periodic_pair(name: str, a: Periodic | None, b: Periodic | None) -> Periodi
         function = OPERATORS[name]
         table = tuple(function(x, y) for x, y in zip(wide_a.table, wide_b.table, strict=True))
         return Periodic(function(wide_a.rise, wide_b.rise), table)
-    if wide_a.rise or wide_b.rise or name in ("/", "**"):
+    if wide_a.rise or wide_b.rise:
         return None
     return Periodic(0, tuple(OPERATORS[name](x, y) for x, y in zip(wide_a.table, wide_b.table, strict=True)))
 
 
 def _periodic_const(name: str, a: Periodic, c: int) -> Periodic | None:  # noqa: PLR0911 - one return per operator
-    if a.rise == 0 and name not in ("/", "**"):
+    if a.rise == 0:
         return a.mapped(1, 0, lambda v: OPERATORS[name](v, c))
     if name == "<<":
         return _periodic_const("*", a, 1 << c)

@@ -13,7 +13,7 @@ from typing import Any
 from jitwarm.contract.keys import encode_key
 from jitwarm.tracing import nodes
 from jitwarm.tracing.calls import Hooks, Outside, concrete
-from jitwarm.tracing.engine import Abandon, Budget, Engine, Test
+from jitwarm.tracing.engine import Abandon, Budget, Engine
 from jitwarm.tracing.source import UntraceableError
 from jitwarm.tracing.spans import Span
 from jitwarm.tracing.symbols import Choice, Number
@@ -109,9 +109,9 @@ class _Search:
         self._calls = [self._prepared(function) for function in functions]
 
     def run(self) -> None:
-        for item in self._engine.items():
+        for _ in self._engine.items():
             if self._engine.is_point:
-                self._settle_point(self._engine.low_corner, item.facts)
+                self._settle_point(self._engine.low_corner)
                 continue
             try:
                 key = self._lifted_key()
@@ -186,16 +186,13 @@ class _Search:
             self._found.n_disagreements += 1
             engine.halve()
 
-    def _settle_point(self, point: Sequence[int], facts: tuple[tuple[Test, bool], ...]) -> None:
-        del (
-            facts
-        )  # whether or not they hold here: the point is in the domain, and its key is what the real function says
-        inputs = self._at(point)
-        key = self._real(inputs)
+    def _settle_point(self, point: Sequence[int]) -> None:
+        """A box of one point: its key is what the real function says, whatever was assumed on the way here."""
+        self._engine.facts = []
+        key = self._real(self._at(point))
         if key is None:
-            self._found.outside = self._found.outside or inputs
+            self._found.outside = self._found.outside or self._at(point)
         else:
-            self._engine.facts = []
             self._record(key, point)
 
     def _record(self, key: Any, point: Sequence[int] | None) -> None:
