@@ -178,7 +178,7 @@ class Registry:
         return tuple(sorted(caller.name for caller in callers))
 
     def _unregister(self, name: str) -> None:
-        self.backends = [backend for backend in self.backends if self._owners.get(backend.name) != name]
+        self.backends[:] = [backend for backend in self.backends if self._owners.get(backend.name) != name]
         plugin = self._manager.get_plugin(name)
         if plugin is not None:
             self._manager.unregister(plugin)

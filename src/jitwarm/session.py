@@ -1,5 +1,6 @@
 """One run, wired: settings, plugins, store, planner, runner and report meet here and nowhere else."""
 
+import dataclasses
 import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,6 +73,7 @@ class Session:
     def discover(self) -> list[RegisteredKernel]:
         """Load the installed plugins and ask each for its kernels."""
         self.log.emit("run_start", target=str(self.target), root=str(self.root), on_device=self._on_device())
+        self.log.emit("config", config=dataclasses.asdict(self.asked.config))
         self.registry.load_installed()
         self._place_caches(insist=self._insists)
         self._check_extra()
@@ -123,8 +125,9 @@ class Session:
         with TargetScope(self.target), collected_traces() as traces:
             keys = list(self.registry.first_answer("jitwarm_warmup_keys", **asked, config=self.asked.config))
         key_type = self.registry.first_answer("jitwarm_compile_key", **asked)
-        if odd := next((key for key in keys if not isinstance(key, key_type)), None):
-            raise InvalidKernelError(f"its warmup keys hold {odd!r}, which is no {key_type.__qualname__}")
+        for key in keys:
+            if not isinstance(key, key_type):
+                raise InvalidKernelError(f"its warmup keys hold {key!r}, which is no {key_type.__qualname__}")
         expand, check = (getattr(kernel.kernel, name, None) for name in ("expand_keys", "check_keys"))
         notes = [note for trace in traces for note in trace.notes]
         if self._explains:

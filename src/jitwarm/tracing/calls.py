@@ -13,8 +13,9 @@ from typing import Any
 from jitwarm.tracing import nodes
 from jitwarm.tracing.engine import Engine
 from jitwarm.tracing.lift import CALL, FORCE, IN, IS, ITEM, OUTSIDE, SUBJECT, Lifted
+from jitwarm.tracing.number import Number
 from jitwarm.tracing.source import UntraceableError
-from jitwarm.tracing.symbols import Choice, Number, Symbol, Truth
+from jitwarm.tracing.symbols import Choice, Symbol, Truth
 
 # They only iterate, compare, add, test or pass on, all of which symbols do themselves.
 _TRANSPARENT = (

@@ -9,12 +9,12 @@ was seen already needs no proof that its facts can hold.
 import math
 import operator
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NoReturn
 
+from jitwarm.tracing.budget import Budget
 from jitwarm.tracing.nodes import Node, Periodic
 from jitwarm.tracing.spans import Span
 
@@ -32,15 +32,6 @@ _MAX_TABULATED = 64
 
 class Abandon(BaseException):
     """This run cannot go on; what it covered is on the list again. No Exception, so that no handler of an author takes it."""
-
-
-class Exhausted(Exception):  # noqa: N818 - it is caught and turned into the author's error
-    """More evaluations than allowed. `test` is the test that asked for them, `axis` the axis that it enumerates."""
-
-    def __init__(self, test: "Test | None", axis: int | None) -> None:
-        super().__init__(test, axis)
-        self.test = test
-        self.axis = axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +63,7 @@ class Engine:
         budget: How many evaluations may be spent; shared by the caller's other engines.
     """
 
-    def __init__(self, sizes: Sequence[int], budget: "Budget") -> None:
+    def __init__(self, sizes: Sequence[int], budget: Budget) -> None:
         self.whole = tuple(Span(0, n - 1) for n in sizes)
         self.spans: list[Span] = list(self.whole)
         self.facts: list[tuple[Test, bool]] = []
@@ -359,26 +350,6 @@ class Engine:
 
     def _push(self, spans: Sequence[Span], facts: tuple[tuple[Test, bool], ...]) -> None:
         self._todo.append(Item(tuple(spans), facts))
-
-
-class Budget:
-    """Evaluations that may still be spent; `sites` counts where in the author's code values were asked for."""
-
-    def __init__(self, n: int) -> None:
-        self.n_left = n
-        self.sites: Counter[Any] = Counter()
-        self.n_spent = 0
-
-    def spend(self, n: int, test: Test | None, axis: int | None) -> None:
-        """Take `n` evaluations.
-
-        Raises:
-            Exhausted: There are fewer left.
-        """
-        self.n_left -= n
-        self.n_spent += n
-        if self.n_left < 0:
-            raise Exhausted(test, axis)
 
 
 def _sharpened(low: Any, high: Any, test: Test, truth: bool) -> tuple[Any, Any]:

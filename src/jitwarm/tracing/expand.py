@@ -19,8 +19,8 @@ from typing import Any
 from jitwarm.contract.keys import require_frozen
 from jitwarm.contract.spaces import Rows
 from jitwarm.errors import DomainError, InvalidKernelError, KeySpaceTooLargeError, TracingError
+from jitwarm.tracing.budget import Budget, Exhausted
 from jitwarm.tracing.domain import Domain, acceptor, check_inputs, declare, function_name, source_place
-from jitwarm.tracing.engine import Budget, Exhausted
 from jitwarm.tracing.lift import expression_at
 from jitwarm.tracing.search import Found, Region, search
 from jitwarm.tracing.source import UntraceableError

@@ -12,11 +12,13 @@ from typing import Any
 
 from jitwarm.contract.keys import encode_key
 from jitwarm.tracing import nodes
+from jitwarm.tracing.budget import Budget
 from jitwarm.tracing.calls import Hooks, Outside, concrete
-from jitwarm.tracing.engine import Abandon, Budget, Engine
+from jitwarm.tracing.engine import Abandon, Engine
+from jitwarm.tracing.number import Number
 from jitwarm.tracing.source import UntraceableError
 from jitwarm.tracing.spans import Span
-from jitwarm.tracing.symbols import Choice, Number
+from jitwarm.tracing.symbols import Choice
 
 # Up to here the values of an int input are taken one by one, at its first use, like those of any other small space.
 _MAX_ENUMERATED = 8
