@@ -73,7 +73,7 @@ def _bar(stream: TextIO) -> Any:
         MofNCompleteColumn(),
         TextColumn("{task.fields[counts]}"),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.description}", markup=True),
+        TextColumn("{task.description}", style="dim", markup=False),
         console=Console(file=stream),
         transient=True,
     )

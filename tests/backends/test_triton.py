@@ -303,3 +303,12 @@ def test_a_moved_cache_is_mended(triton_on_sm90, tmp_path, monkeypatch):
     assert count.n_compiled == 0
     group = next((tmp_path / "new").rglob("__grp__*.json"))
     assert all(str(tmp_path / "new") in place for place in json.loads(group.read_text())["child_paths"].values())
+
+
+def test_a_stages_hook_is_part_of_the_key_where_triton_makes_it_one(triton_on_sm90, monkeypatch):
+    def hook(*given):
+        return ("a key", "a hash") if not given else None
+
+    monkeypatch.setattr(knobs.runtime, "add_stages_inspection_hook", hook)
+    kernels.Scale().compile(K())
+    assert kernels.Scale().is_warm(K())

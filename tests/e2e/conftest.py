@@ -42,24 +42,33 @@ class Commands:
     environ: dict = field(default_factory=dict)
 
     def run(self, *arguments, sites=(), check=None, **environ):
+        """The command line."""
+        command = [str(SUPPORT / "counted_cli.py"), str(self.directory / "cute.log"), *map(str, arguments)]
+        done = self._start(command, sites, environ)
+        if check is not None:
+            assert done.returncode == check, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    def python(self, program, **environ):
+        """A program of its own, with the same packages and compilers."""
+        return self._start(["-c", program], (), environ)
+
+    def _start(self, command, sites, environ):
         path = os.pathsep.join(map(str, [self.site, *sites, SUPPORT]))
         env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("JITWARM_")},
             "PYTHONPATH": path, "HOME": str(self.directory), "XDG_CACHE_HOME": str(self.directory / "cache"),
             **self.environ, **environ,
         }  # fmt: skip
-        command = [
-            sys.executable,
-            str(SUPPORT / "counted_cli.py"),
-            str(self.directory / "cute.log"),
-            *map(str, arguments),
-        ]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=600, check=False, env=env, cwd=self.directory
+        return subprocess.run(
+            [sys.executable, *command],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+            env=env,
+            cwd=self.directory,
         )
-        if check is not None:
-            assert done.returncode == check, done.stdout[-3000:] + done.stderr[-3000:]
-        return done
 
     def counts(self):
         """Compiler runs since the last call: ptxas, nvcc and CuTeDSL's compiler."""

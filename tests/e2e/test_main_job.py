@@ -157,3 +157,35 @@ def test_a_settings_change_reaches_the_keys(commands):
         for kernel in json.loads(done.stdout)["kernels"]
         for key in kernel["keys"]
     )
+
+
+def test_explain_says_which_inputs_reach_a_key(commands):
+    done = commands.run("plan", "--target", "cuda:90", "--explain", "example:gemm", check=0)
+    assert "block_M=64, block_N=64" in done.stdout
+    assert re.search(r"\n +m <= 64\n", done.stdout)
+    assert re.search(r"\n +65 <= m <= 512\n", done.stdout)
+    document = json.loads(
+        commands.run("plan", "--target", "cuda:90", "--explain", "example:gemm", "--json", check=0).stdout
+    )
+    explained = document["explanations"]["example:gemm"]
+    assert {entry["key"] for entry in explained} == {key["key"] for key in keys_of(document, "tilelang")}
+    assert explained[0]["witness"]["m"] == 1
+    table = commands.run("plan", "--target", "cuda:90", "--explain", "example:gemm", "--markdown", check=0).stdout
+    assert "| key | reached by | for example |" in table
+    assert "| 65 <= m <= 512 |" in table
+
+
+def test_the_whole_job_is_one_function_for_servers(commands, tmp_path):
+    program = (
+        "import jitwarm\n"
+        "config = {'extra': {'example': {'hidden_sizes': [4096]}}}\n"
+        "report = jitwarm.warm(config, target='cuda:90', kernels='*:fused*', strict=True)\n"
+        "print(report.outcomes)\n"
+        "print(jitwarm.warm(config, target='cuda:90', kernels='*:fused*').outcomes)\n"
+        "try:\n    jitwarm.warm(config, target='cuda:90', strict=True, kernels='*:nothing')\n"
+        "except jitwarm.JitwarmError as exc:\n    print(exc.message)\n"
+    )
+    done = commands.python(program, JITWARM_CACHE_DIR=str(tmp_path / "store"))
+    assert done.stdout.splitlines() == ["{'compiled': 2}", "{'already_warm': 2}", "no kernel matches '*:nothing'"], (
+        done.stderr
+    )

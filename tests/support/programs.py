@@ -318,5 +318,7 @@ if __name__ == "__main__":
         if complaint:
             n_bad += 1
             print(complaint, flush=True)
+        if (seed - first + 1) % 5000 == 0:
+            print(f"{seed - first + 1} programs, {n_bad} disagreements", flush=True)
     print(f"{count} programs, {n_bad} disagreements")
     sys.exit(n_bad > 0)
