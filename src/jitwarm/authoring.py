@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from jitwarm.contract.config import WarmupConfig
+from jitwarm.contract.descriptors import IntClass
 from jitwarm.contract.kernel import MEMBERS
 from jitwarm.contract.keys import encode_key, require_frozen
 from jitwarm.errors import InvalidKernelError
@@ -65,7 +66,7 @@ class JitKernel(ABC):
 class CallableKernel(JitKernel):
     """A kernel that can also be run: positional arguments are launched, keyword arguments decide the key.
 
-    Calling costs one `dispatch` in Python and one look-up by the key's text; a launch path that counts microseconds calls
+    Calling costs one `dispatch` in Python and one look-up, some microseconds; a launch path that counts them calls
     `launch` with a key that it kept, or the compiled object itself.
     """
 
@@ -79,18 +80,34 @@ class CallableKernel(JitKernel):
 
 
 class Table:
-    """The compiled objects of one kernel, by key text: `1` and `True` are two entries."""
+    """The compiled objects of one kernel, by key; `1` and `True` are two entries.
+
+    A look-up is on the launch path, so keys of plain values are told apart by values and types, which is quicker than writing
+    their text. Floats are not plain: `0.0` and `-0.0` are equal.
+    """
 
     def __init__(self) -> None:
-        self._objects: dict[str, Any] = {}
+        self._objects: dict[Any, Any] = {}
 
     def find(self, key: Any) -> Any | None:
         """The object of `key`, or None."""
-        return self._objects.get(encode_key(key))
+        return self._objects.get(_identity(key))
 
     def put(self, key: Any, compiled: Any) -> None:
         """File `compiled` under `key`, over what was there."""
-        self._objects[encode_key(key)] = compiled
+        self._objects[_identity(key)] = compiled
+
+
+_PLAIN = frozenset({int, str, bool, type(None), IntClass})
+
+
+def _identity(key: Any) -> Any:
+    try:
+        values = tuple(vars(key).values())
+    except TypeError:
+        return encode_key(key)  # a dataclass with slots
+    types = tuple(map(type, values))
+    return (type(key), values, types) if _PLAIN.issuperset(types) else encode_key(key)
 
 
 def _check_dispatch(cls: type) -> None:

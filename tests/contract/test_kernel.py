@@ -7,6 +7,7 @@ import pytest
 from kits import FourMembers, Key
 
 from jitwarm import JitKernel, Kernel, Outcome
+from jitwarm.authoring import Table
 from jitwarm.contract.kernel import kernel_name, require_kernel
 from jitwarm.errors import InvalidKernelError
 
@@ -134,3 +135,15 @@ def test_warm_are_the_three_outcomes_after_which_nothing_compiles():
         "timed_out",
         "unresolved",
     }
+
+
+@pytest.mark.parametrize("values", [(1, True), (0, False), (0.0, -0.0), (1, 1.0), ((1,), (True,)), ("1", 1), (None, 0)])
+def test_a_table_keeps_equal_keys_of_other_types_apart(values):
+    @dataclass(frozen=True)
+    class AnyKey:
+        value: object
+
+    table = Table()
+    for value in values:
+        table.put(AnyKey(value), repr(value))
+    assert [table.find(AnyKey(value)) for value in values] == [repr(value) for value in values]

@@ -49,9 +49,11 @@ class TileLangKernel(CallableKernel):
 
     def compiled(self, key: Any) -> Any:
         """The compiled kernel of `key`; compiles it, for this process's GPU, if it is not warm."""
-        if self._table.find(key) is None:
+        found = self._table.find(key)
+        if found is None:
             self.compile(key)
-        return self._table.find(key)
+            found = self._table.find(key)
+        return found
 
     def is_warm(self, key: Any) -> bool:
         """Whether a call finds the kernel of `key` in this process, here and in TileLang's own table."""
