@@ -58,7 +58,10 @@ class Session:
         self.registry.load_builtin()
         self._insists = root is not None
         self._place_caches(insist=self._insists)
-        self.target = _target_of(target, asked.settings, self.registry.backends)
+        toolchains = tuple(backend.toolchain() for backend in self.registry.backends if not backend.missing())
+        self.target = dataclasses.replace(
+            _target_of(target, asked.settings, self.registry.backends), toolchains=toolchains
+        )
         self.kernels: list[RegisteredKernel] = []
         self.explanations: dict[str, list[Explanation]] = {}
         self._explains = False

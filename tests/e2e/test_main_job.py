@@ -189,3 +189,9 @@ def test_the_whole_job_is_one_function_for_servers(commands, tmp_path):
     assert done.stdout.splitlines() == ["{'compiled': 2}", "{'already_warm': 2}", "no kernel matches '*:nothing'"], (
         done.stderr
     )
+
+
+def test_a_bake_in_which_nothing_could_be_tried_is_a_toolchain_error(commands, tmp_path):
+    arguments = ["bake", "--target", "cuda:90", "--out", tmp_path / "out", "--kernel", "*:gemm", *SMALL]
+    done = commands.run(*arguments, check=3, CUDA_HOME="/nonexistent")
+    assert "TileLang needs nvcc" in done.stdout
