@@ -56,6 +56,10 @@ class CompileCount:
     n_compiled: int = 0
     files: dict[Path, None] = field(default_factory=dict)
 
+    def add_compile(self) -> None:
+        """Remember one more compiler run."""
+        self.n_compiled += 1
+
     def add_files(self, paths: Iterator[Path] | Sequence[Path]) -> None:
         """Remember more artifacts."""
         self.files.update(dict.fromkeys(paths))

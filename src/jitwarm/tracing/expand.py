@@ -22,7 +22,7 @@ from jitwarm.errors import DomainError, InvalidKernelError, KeySpaceTooLargeErro
 from jitwarm.tracing.budget import Budget, Exhausted
 from jitwarm.tracing.domain import Domain, acceptor, check_inputs, declare, function_name, source_place
 from jitwarm.tracing.lift import expression_at
-from jitwarm.tracing.search import Found, Region, search
+from jitwarm.tracing.search import Found, Region, Search
 from jitwarm.tracing.source import UntraceableError
 from jitwarm.tracing.spans import Span
 
@@ -98,7 +98,7 @@ def trace(
     found, notes = Found(), []
     try:
         for n_box, box in enumerate(domain.boxes):
-            search([when, dispatch] if when else [dispatch], box, real, budget, found, n_box)
+            Search([when, dispatch] if when else [dispatch], box, real, budget, found, n_box).run()
     except (UntraceableError, Exhausted) as exc:
         if isinstance(exc, Exhausted) and not can_enumerate:
             raise _too_large(dispatch, domain, max_points, budget, exc) from None

@@ -12,7 +12,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from jitwarm.tracing.source import UntraceableError, function_tree
+from jitwarm.tracing.source import UntraceableError, all_codes, function_tree
 
 CALL, ITEM, IS, IN, FORCE, SUBJECT, OUTSIDE = (
     "__jitwarm_call__", "__jitwarm_item__", "__jitwarm_is__", "__jitwarm_in__", "__jitwarm_force__",
@@ -46,7 +46,7 @@ class Lifted:
             return function
         if function not in self._functions:
             code = _lifted_code(function)
-            self._codes.update(id(nested) for nested in _nested(code))
+            self._codes.update(id(nested) for nested in all_codes(code))
             cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
             made = types.FunctionType(
                 code,
@@ -82,14 +82,6 @@ def _lifted_code(function: types.FunctionType) -> types.CodeType:
         inner = next(c for c in outer.co_consts if isinstance(c, types.CodeType))
         _CODES[original] = inner.replace(co_name=name)
     return _CODES[original]
-
-
-def _nested(code: types.CodeType) -> list[types.CodeType]:
-    found = [code]
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            found += _nested(constant)
-    return found
 
 
 class _Rewriter(ast.NodeTransformer):

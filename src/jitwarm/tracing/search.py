@@ -65,15 +65,8 @@ class Found:
         return self.index[text]
 
 
-def search(
-    functions: Sequence[Callable[..., Any]],
-    box: Mapping[str, Sequence[Any]],
-    real: Real,
-    budget: Budget,
-    found: Found,
-    n_box: int,
-) -> None:
-    """Find the regions of one box of the domain and add them to `found`.
+class Search:
+    """The regions of one box of the domain; `run` adds them to `found`.
 
     Args:
         functions: `dispatch`, and before it `when` if there is one.
@@ -85,12 +78,8 @@ def search(
 
     Raises:
         UntraceableError: A function has no usable source, or uses syntax that symbols cannot pass through.
-        Exhausted: The budget is spent.
     """
-    _Search(functions, box, real, budget, found, n_box).run()
 
-
-class _Search:
     def __init__(
         self,
         functions: Sequence[Callable[..., Any]],
@@ -111,6 +100,12 @@ class _Search:
         self._calls = [self._prepared(function) for function in functions]
 
     def run(self) -> None:
+        """Follow the functions until every point of the box is in a region, or outside.
+
+        Raises:
+            UntraceableError: A helper is handed code that works on symbols, but has no usable source itself.
+            Exhausted: The budget is spent.
+        """
         for _ in self._engine.items():
             if self._engine.is_point:
                 self._settle_point(self._engine.low_corner)

@@ -51,14 +51,15 @@ def _parsed(filename: str, text: str) -> tuple[dict[tuple[int, str], list[ast.AS
             nodes.setdefault((first, node.name), []).append(node)
         elif isinstance(node, ast.Lambda):
             nodes.setdefault((node.lineno, "<lambda>"), []).append(node)
-    return nodes, frozenset(_all_codes(compile(text, filename, "exec", dont_inherit=True)))
+    return nodes, frozenset(all_codes(compile(text, filename, "exec", dont_inherit=True)))
 
 
-def _all_codes(code: types.CodeType) -> list[types.CodeType]:
+def all_codes(code: types.CodeType) -> list[types.CodeType]:
+    """A code object and all that are nested in it."""
     found = [code]
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            found += _all_codes(constant)
+            found += all_codes(constant)
     return found
 
 

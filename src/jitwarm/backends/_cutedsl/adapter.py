@@ -68,10 +68,7 @@ class CuteBackend(Backend):
         """At the one method that every real compile passes."""
         count = CompileCount()
 
-        def add() -> None:
-            count.n_compiled += 1
-
-        with internals.counting(add):
+        with internals.counting(count.add_compile):
             yield count
 
     def exchange(self, directory: Path, target: Target) -> AbstractContextManager[None]:
