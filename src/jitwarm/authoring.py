@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from jitwarm.contract.config import WarmupConfig
-from jitwarm.contract.descriptors import IntClass
 from jitwarm.contract.kernel import MEMBERS
-from jitwarm.contract.keys import encode_key, require_frozen
+from jitwarm.contract.keys import key_identity, require_frozen
 from jitwarm.errors import InvalidKernelError
 from jitwarm.tracing.domain import RESERVED
 
@@ -91,23 +90,11 @@ class Table:
 
     def find(self, key: Any) -> Any | None:
         """The object of `key`, or None."""
-        return self._objects.get(_identity(key))
+        return self._objects.get(key_identity(key))
 
     def put(self, key: Any, compiled: Any) -> None:
         """File `compiled` under `key`, over what was there."""
-        self._objects[_identity(key)] = compiled
-
-
-_PLAIN = frozenset({int, str, bool, type(None), IntClass})
-
-
-def _identity(key: Any) -> Any:
-    try:
-        values = tuple(vars(key).values())
-    except TypeError:
-        return encode_key(key)  # a dataclass with slots
-    types = tuple(map(type, values))
-    return (type(key), values, types) if _PLAIN.issuperset(types) else encode_key(key)
+        self._objects[key_identity(key)] = compiled
 
 
 def _check_dispatch(cls: type) -> None:

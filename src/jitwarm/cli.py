@@ -92,6 +92,10 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """List the keys that would be warmed. Compiles nothing."""
+    if explain and kernel != "*":
+        raise UsageError("--explain names the kernels itself", "leave --kernel out")
+    if markdown and not explain:
+        raise UsageError("--markdown is the form of an explanation", "add --explain GLOB")
     session = Session(_read(config, assignments), _target(target))
     session.plan(explain or kernel, explains=bool(explain))
     session.finish()
@@ -149,10 +153,10 @@ def doctor(config: ConfigFile = None, target: TargetName = None, as_json: AsJson
             raise
         problem = exc.message
         session = Session(asked, Target("cuda", "90"))
+    session.registry.load_installed()
     findings = list(
         preflight.examine(session.root, None if problem else session.target, problem, session.registry.backends)
     )
-    session.registry.load_installed()
     findings += [
         Finding(f"plugin {refused.name}", "error", refused.reason, f"fix {refused.distribution}, or JITWARM_DISABLE")
         for refused in session.registry.refused

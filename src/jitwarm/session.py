@@ -78,6 +78,7 @@ class Session:
         self.log.emit("run_start", target=str(self.target), root=str(self.root), on_device=self._on_device())
         self.log.emit("config", config=dataclasses.asdict(self.asked.config))
         self.registry.load_installed()
+        self.log.emit("plugins_left_out", plugins=self.registry.left_out)
         self._place_caches(insist=self._insists)
         self._check_extra()
         self.kernels = self.registry.kernels(self.asked.config, self.target)
@@ -152,7 +153,8 @@ class Session:
 
     def _open_store(self) -> None:
         """Open the store and mend what a move broke, then record its path."""
-        store = Store(self.root)
+        caches = {name for backend in self.registry.backends for name in backend.cache_variables.values()}
+        store = Store(self.root, caches)
         with store.lock("store", self.asked.settings.lock_timeout_s):
             if store.moved_from:
                 for backend in self.registry.backends:

@@ -80,6 +80,8 @@ def show_explanations(
             _show_explanation(console, row, found, as_markdown=as_markdown)
         if as_markdown:
             console.print()
+    if not as_markdown:
+        _show_notes(console, report.kernels.values())
     _show_refused(console, report)
 
 

@@ -10,7 +10,7 @@ from jitwarm.engine.report import KernelReport, ReportBuilder, Row
 
 DOCUMENT = {
     *("target", "n_keys", "outcomes", "kernels"),
-    *("refused", "policy_errors", "n_compiles", "on_device", "root", "seconds"),
+    *("refused", "policy_errors", "left_out", "n_compiles", "on_device", "root", "seconds"),
 }
 KERNEL = {*("id", "backend", "distribution", "keys"), "notes"}
 KEY = {*("digest", "key", "outcome", "seconds", "error"), "label"}

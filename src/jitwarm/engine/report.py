@@ -42,6 +42,7 @@ class Report:
         kernels: By kernel id, in the order of the plan.
         refused: Plugins that were left out, with `plugin`, `distribution`, `reason`.
         policy_errors: Policies that raised, with `plugin`, `hook`, `error`.
+        left_out: Plugins that JITWARM_PLUGINS or JITWARM_DISABLE kept from being loaded.
         n_compiles: Real compiler runs that were counted.
     """
 
@@ -51,6 +52,7 @@ class Report:
     kernels: dict[str, KernelReport] = field(default_factory=dict)
     refused: list[dict[str, str]] = field(default_factory=list)
     policy_errors: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     n_compiles: int = 0
     seconds: float = 0.0
 
@@ -106,6 +108,7 @@ class Report:
             ],
             "refused": self.refused,
             "policy_errors": self.policy_errors,
+            "left_out": self.left_out,
             "n_compiles": self.n_compiles,
             "on_device": self.on_device,
             "root": self.root,
@@ -144,6 +147,9 @@ class ReportBuilder:
 
     def _on_plugin_refused(self, event: Mapping[str, Any]) -> None:
         self.report.refused.append({name: event[name] for name in ("plugin", "distribution", "reason")})
+
+    def _on_plugins_left_out(self, event: Mapping[str, Any]) -> None:
+        self.report.left_out = list(event["plugins"])
 
     def _on_policy_error(self, event: Mapping[str, Any]) -> None:
         self.report.policy_errors.append({name: event[name] for name in ("plugin", "hook", "error")})

@@ -29,9 +29,6 @@ from jitwarm.store.locks import locked
 SCHEMA = 1
 _CHUNK_BYTES = 1 << 20
 _ELSEWHERE = "name a directory of your own: --out, or JITWARM_CACHE_DIR"
-# What a directory that is becoming a store may hold already: compilers make their caches when they are imported. A directory
-# with anything else in it is somebody's own, and keeps its mode.
-_FRESH = frozenset({"triton", "tilelang", "cutedsl"})
 
 
 @dataclass(frozen=True)
@@ -62,16 +59,18 @@ class Store:
 
     Args:
         root: The directory, absolute.
+        caches: Names of the compilers' caches in it. A directory that holds nothing else is becoming a store, and is made
+            private; one with anything else in it is somebody's own, and keeps its mode.
 
     Raises:
         StoreError: It cannot be made or written, others can write it, or its format is newer than this code.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, caches: Iterable[str] = ()) -> None:
         self.root = root
         self.moved_from: Path | None = None
         try:
-            self._open()
+            self._open(set(caches))
         except OSError as exc:
             raise StoreError(
                 f"cannot use {root} as a store: {exc.strerror or exc}",
@@ -122,9 +121,9 @@ class Store:
         inside = (file for file in files if file.is_relative_to(self.root) and file.is_file())
         return {str(file.relative_to(self.root)): _sha256(file) for file in inside}
 
-    def _open(self) -> None:
+    def _open(self, caches: set[str]) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        if {path.name for path in self.root.iterdir()} <= _FRESH:
+        if {path.name for path in self.root.iterdir()} <= caches:
             self.root.chmod(0o700)
         status = self.root.stat()
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

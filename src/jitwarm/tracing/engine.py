@@ -28,6 +28,8 @@ _N_RANDOM = 48
 _MAX_CORNER_AXES = 4
 _MAX_TESTS = 20_000
 _MAX_TABULATED = 64
+# A lifted run costs about as much as this many plain calls of a dispatch.
+_ITEM_COST = 10
 
 
 class Abandon(BaseException):
@@ -78,7 +80,7 @@ class Engine:
         """Each item to run, its box and facts in place, until none is left."""
         while self._todo:
             item = self._todo.pop()
-            self.budget.spend(1 + len(item.facts), None, None)
+            self.budget.spend(_ITEM_COST + len(item.facts), None, None)
             self.spans, self.facts, self._n_tests = list(item.spans), [], 0
             if self._take_facts(item.facts):
                 yield item

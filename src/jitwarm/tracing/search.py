@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jitwarm.contract.keys import encode_key
+from jitwarm.contract.keys import encode_key, key_identity
 from jitwarm.tracing import nodes
 from jitwarm.tracing.budget import Budget
 from jitwarm.tracing.calls import Hooks, Outside, concrete
@@ -55,14 +55,18 @@ class Found:
     enumerated: set[str] = field(default_factory=set)
     n_disagreements: int = 0
     index: dict[str, int] = field(default_factory=dict)
+    _quick: dict[Any, int] = field(default_factory=dict)
 
     def add(self, key: Any) -> int:
         """The index of a key, new or not."""
-        text = encode_key(key)
-        if text not in self.index:
-            self.index[text] = len(self.keys)
-            self.keys.append(key)
-        return self.index[text]
+        identity = key_identity(key)
+        if identity not in self._quick:
+            text = encode_key(key)
+            if text not in self.index:
+                self.index[text] = len(self.keys)
+                self.keys.append(key)
+            self._quick[identity] = self.index[text]
+        return self._quick[identity]
 
 
 class Search:
