@@ -21,7 +21,8 @@ def entry_of(store, **files):
     """An entry over files that are written under the store."""
     paths = []
     for name, content in files.items():
-        path = store.root / "objects" / name
+        path = store.root / "objects" / "an-entry" / name
+        path.parent.mkdir(exist_ok=True)
         path.write_text(content)
         paths.append(path)
     return Entry("f" * 64, "p:k", "{}", "cuda:90", "triton 3.9.0", store.digests(paths), 1.5)
@@ -180,3 +181,10 @@ def test_the_lock_of_one_key_does_not_hold_up_another(store):
             pass
         with pytest.raises(LockTimeoutError), store.lock("a", 0):
             pass
+
+
+@pytest.mark.parametrize("name", ["STORE.json", "triton/cubin", "/etc/some/passwd", "objects/../../x/y"])
+def test_a_manifest_that_names_files_outside_an_entry_counts_as_none(store, name):
+    """What is damaged is removed with its directory: that must be an entry's own."""
+    store.publish(Entry("f" * 64, "p:k", "{}", "cuda:90", "triton 3.9.0", {name: "0" * 64}, 1.5))
+    assert store.find("f" * 64) is None

@@ -28,6 +28,7 @@ from jitwarm.store.locks import locked
 
 SCHEMA = 1
 _CHUNK_BYTES = 1 << 20
+_MIN_DEPTH = 3  # <cache>/<entry>/<file>
 _ELSEWHERE = "name a directory of your own: --out, or JITWARM_CACHE_DIR"
 
 
@@ -94,9 +95,7 @@ class Store:
         try:
             record = json.loads((self.root / "manifest" / f"{fingerprint}.json").read_text(encoding="utf-8"))
             entry = Entry(**record)
-            # Damaged entries are removed by these names: none may lead out of the store.
-            inside = all(not Path(name).is_absolute() and ".." not in Path(name).parts for name in entry.files)
-            return entry if inside and all(isinstance(digest, str) for digest in entry.files.values()) else None
+            return entry if all(_is_entry(name, digest) for name, digest in entry.files.items()) else None
         except (OSError, ValueError, TypeError, AttributeError):
             return None
 
@@ -162,6 +161,12 @@ class Store:
     def settle(self) -> None:
         """Record the root's path. Called when every backend has mended what the move broke."""
         _write(self.root / "STORE.json", {"schema": SCHEMA, "root": str(self.root)})
+
+
+def _is_entry(name: Any, digest: Any) -> bool:
+    """Whether a manifest names a file that lies in a directory of its own: what is damaged is removed with that directory."""
+    parts = Path(name).parts
+    return isinstance(digest, str) and not Path(name).is_absolute() and ".." not in parts and len(parts) >= _MIN_DEPTH
 
 
 def remove(path: Path) -> None:
