@@ -146,8 +146,8 @@ def test_a_manifest_of_bytes_counts_as_none(store):
 def test_files_that_changed_or_are_gone_are_damaged(store):
     entry = entry_of(store, same="x", changed="x", gone="x")
     assert store.damaged(entry) == []
-    (store.root / "objects" / "changed").write_text("y")
-    (store.root / "objects" / "gone").unlink()
+    (store.root / "objects" / "an-entry" / "changed").write_text("y")
+    (store.root / "objects" / "an-entry" / "gone").unlink()
     assert sorted(path.name for path in store.damaged(entry)) == ["changed", "gone"]
 
 
@@ -162,7 +162,7 @@ def test_what_is_forgotten_is_not_found_and_may_be_forgotten_twice(store):
     store.forget(entry.fingerprint)
     store.forget(entry.fingerprint)
     assert store.find(entry.fingerprint) is None
-    assert (store.root / "objects" / "a").exists()
+    assert (store.root / "objects" / "an-entry" / "a").exists()
 
 
 def test_every_part_decides_the_fingerprint_and_parts_do_not_run_together(store):
