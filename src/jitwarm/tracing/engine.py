@@ -48,6 +48,15 @@ class Test:
         """The truth at one point."""
         return _RELATIONS[self.relation](self.node.value(point), self.constant)
 
+    def residues(self, periodic: Periodic) -> tuple[frozenset[int], frozenset[int]]:
+        """The residues of a pure table at which the test holds, and the others."""
+        key = ("residues", self.relation, type(self.constant), self.constant)
+        if key not in self.node.memo:
+            relation = _RELATIONS[self.relation]
+            matching = frozenset(r for r, value in enumerate(periodic.table) if relation(value, self.constant))
+            self.node.memo[key] = matching, frozenset(range(periodic.period)) - matching
+        return self.node.memo[key]  # type: ignore[no-any-return]  # the memo holds several kinds of things
+
 
 @dataclass(frozen=True)
 class Item:
@@ -264,9 +273,8 @@ class Engine:
         periodic = test.node.periodic
         if periodic is None or periodic.rise:
             return False
-        span, relation = self.spans[axis], _RELATIONS[test.relation]
-        matching = frozenset(r for r, value in enumerate(periodic.table) if relation(value, test.constant))
-        others = frozenset(range(periodic.period)) - matching
+        span = self.spans[axis]
+        matching, others = test.residues(periodic)
         try:
             parts = [span.refine(periodic.period, residues) for residues in (matching, others) if residues]
         except OverflowError:

@@ -7,6 +7,7 @@ modulus. Its ends always are members, so a span of one member has equal ends.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 MAX_MODULUS = 32_768
 
@@ -61,11 +62,14 @@ class Span:
         common = math.lcm(self.modulus, modulus)
         if common > MAX_MODULUS:
             raise OverflowError(common)
-        own = self.residues
-        kept = frozenset(
-            r for r in range(common) if (own is None or r % self.modulus in own) and r % modulus in residues
-        )
+        kept = _common_residues(self.modulus, self.residues, modulus, residues)
         if not kept:
             return None
         whole = Span(self.lo, self.hi, common, None if len(kept) == common else kept)
         return whole.clip(self.lo, self.hi)
+
+
+@lru_cache(maxsize=4096)
+def _common_residues(m: int, own: frozenset[int] | None, n: int, other: frozenset[int]) -> frozenset[int]:
+    """The residues modulo lcm(m, n) that fit both conditions. Each question is asked once per box, so answers are kept."""
+    return frozenset(r for r in range(math.lcm(m, n)) if r % n in other and (own is None or r % m in own))
