@@ -231,3 +231,11 @@ def test_what_an_unknown_kernel_raises_is_not_put_down_to_a_missing_program(make
     session = make_session({"site": Plugin(kernel)})
     report = session.run(session.plan())
     assert "IndexError" in report.rows[0].error
+
+
+def test_a_list_of_runaway_keys_is_refused_before_anything_is_compiled(run, kernels):
+    report = run(for_chosen(keys=lambda kernel, config: [Key(n) for n in range(20_001)]))
+    ((label, outcome),) = rows(report, "chosen")
+    assert (label, outcome) == ("(keys could not be listed)", "failed")
+    assert "it lists 20,001 keys" in report.kernels["site:chosen"].rows[0].error
+    assert kernels[0].built == []

@@ -16,7 +16,15 @@ from jitwarm.engine.compiler import BuiltinPolicy
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, make_plan
 from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
-from jitwarm.errors import InvalidKernelError, SettingsError, Skipped, TargetError, UsageError, WarmupFailedError
+from jitwarm.errors import (
+    InvalidKernelError,
+    KeySpaceTooLargeError,
+    SettingsError,
+    Skipped,
+    TargetError,
+    UsageError,
+    WarmupFailedError,
+)
 from jitwarm.events import EventLog
 from jitwarm.registry import RefusedPlugin, Registry
 from jitwarm.settings import Asked, Settings, matches, read, read_config
@@ -25,6 +33,9 @@ from jitwarm.tracing import Explanation, collected_traces, explain
 
 # Together they hide every GPU from every stack, so that a machine with one bakes exactly as a machine without.
 BLIND = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
+
+# Nobody compiles more for one kernel; a list of this length is a slip in its key.
+_MAX_KEYS = 20_000
 
 
 class Session:
@@ -95,10 +106,10 @@ class Session:
         kernels = self.kernels or self.discover()
         chosen = [kernel for kernel in kernels if matches(kernel.id, [kernel_glob])]
         if not chosen and (kernels or kernel_glob != "*"):
+            refused = [f"plugin {plugin.name} was refused: {plugin.reason}" for plugin in self.registry.refused]
             ids = ", ".join(kernel.id for kernel in kernels)
-            raise UsageError(
-                f"no kernel matches {kernel_glob!r}", f"kernels are {ids}" if ids else "no kernel is installed"
-            )
+            hint = "; ".join([f"kernels are {ids}" if ids else "no kernel is installed", *refused])
+            raise UsageError(f"no kernel matches {kernel_glob!r}", hint)
         plan = make_plan(chosen, self._list_keys, self.target)
         announce(plan, self.log.emit)
         return plan
@@ -128,6 +139,11 @@ class Session:
         asked = {"kernel": kernel.kernel, "kernel_id": kernel.id}
         with TargetScope(self.target), collected_traces() as traces:
             keys = list(self.registry.first_answer("jitwarm_warmup_keys", **asked, config=self.asked.config))
+        if len(keys) > _MAX_KEYS:
+            raise KeySpaceTooLargeError(
+                f"it lists {len(keys):,} keys, more than {_MAX_KEYS:,}",
+                "a key field takes every value of an input: store what the compiler looks at, e.g. IntClass.of(n)",
+            )
         key_type = self.registry.first_answer("jitwarm_compile_key", **asked)
         for key in keys:
             if not isinstance(key, key_type):

@@ -173,11 +173,13 @@ def _show_verdict(console: Console, report: Report, *, strict: bool) -> None:
     n_skipped = report.outcomes.get(Outcome.SKIPPED.value, 0)
     verdict = "[bold green]all warm[/]" if report.is_complete(strict=strict) else "[bold red]not all warm[/]"
     skipped = f", {n_skipped} skipped" if n_skipped else ""
+    refused = f", {len(report.refused)} plugins refused" if report.refused else ""
     slowest = sorted((row for row in report.rows if row.outcome == "compiled"), key=lambda row: -row.seconds)[
         :_N_SLOWEST
     ]
     console.print(
-        f"{verdict}: {n_warm} of {report.n_keys} keys{skipped} in {report.seconds:.1f} s, {report.n_compiles} compiler runs; "
+        f"{verdict}: {n_warm} of {report.n_keys} keys{skipped}{refused} in {report.seconds:.1f} s, "
+        f"{report.n_compiles} compiler runs; "
         f"store {report.root}",
         soft_wrap=True,
     )

@@ -75,3 +75,8 @@ def test_kernels_are_disabled_by_glob_and_say_so(commands, tmp_path):
     }
     assert rows["example:gemm"] == rows["example:fused_add_rms_norm"] == [("skipped", "disabled by JITWARM_DISABLE")]
     assert {outcome for outcome, _ in rows["example:silu_and_mul"]} == {"compiled"}
+
+
+def test_a_glob_for_a_refused_plugin_says_why_it_was_refused(commands, neighbours):
+    done = commands.run("plan", "--target", "cuda:90", "--kernel", "raises:*", check=2, sites=[neighbours])
+    assert "plugin raises was refused: RuntimeError: my hook is broken" in done.stderr

@@ -237,3 +237,24 @@ def test_a_trace_has_a_witness_for_each_key_and_says_what_is_outside():
     found = trace(tile, m=IntRange(1, 101), when=lambda m: m != 3)
     assert [found.witness(index) for index in range(2)] == [{"m": 1}, {"m": 65}]
     assert found.notes == ("some inputs are outside the domain, e.g. m=3",)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"), [(range(1, 9), "write IntRange(1, 9, 1)"), ([1, 2], "write Choices(*values)")]
+)
+def test_a_range_or_a_list_is_not_taken_for_a_space(value, hint):
+    with pytest.raises(DomainError, match="is one value here") as caught:
+        trace_dispatch(tile, m=value)
+    assert caught.value.hint.startswith(hint)
+
+
+def as_dict(*, m):
+    return {"block": m} if m > 3 else Key(m)
+
+
+def test_something_else_than_a_key_is_told_with_the_inputs_that_lead_there():
+    with pytest.raises(
+        TracingError, match=r"as_dict\(m=4\) returned \{'block': 4\}, which is no compile key"
+    ) as caught:
+        trace_dispatch(as_dict, m=IntRange(1, 1000))
+    assert "CompileKey on every path" in caught.value.hint

@@ -32,7 +32,10 @@ class IntRange:
             )
             ascending = f"IntRange({low}, {high}, {abs(self.step) or 1})"
             raise DomainError(f"{self}: step must be 1 or more", f"write the range upwards, e.g. {ascending}")
-        if self.stop <= self.start:
+        if self.stop < self.start:
+            swapped = f"IntRange({self.stop}, {self.start}, {self.step})"
+            raise DomainError(f"{self} has no member: start and stop look swapped", f"write {swapped}")
+        if self.stop == self.start:
             raise DomainError(
                 f"{self} has no member: stop is exclusive and must be greater than start",
                 "write IntRange(1, n + 1) for 1..n; return [] from get_warmup_keys where there is nothing to warm",

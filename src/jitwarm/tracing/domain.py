@@ -65,6 +65,14 @@ def declare(groups: Sequence[Rows | Mapping[str, Any]], inputs: Mapping[str, Any
 
 def _axis(value: Any) -> Sequence[Any]:
     """The values of one input; anything that is no space is itself the only value."""
+    if isinstance(value, range):
+        raise DomainError(
+            f"{value} is one value here, not a space", f"write IntRange({value.start}, {value.stop}, {value.step})"
+        )
+    if isinstance(value, list):
+        raise DomainError(
+            f"{value!r} is one value here, not a space", "write Choices(*values), or a tuple for one value"
+        )
     if isinstance(value, IntRange):
         return range(value.start, value.stop, value.step)
     return value.values if isinstance(value, Choices) else (value,)

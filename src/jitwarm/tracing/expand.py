@@ -205,7 +205,7 @@ def _key_at(dispatch: Callable[..., Any], call: Callable[[Mapping[str, Any]], An
             return None
         raise TracingError(
             f"{function_name(dispatch)}({_format(point)}) failed: {type(exc).__name__}: {exc}",
-            "a point that dispatch cannot serve is refused by assert or raise, or excluded by `when`",
+            "if dispatch is right, exclude such inputs by `when`, or refuse them in dispatch by assert or raise",
             _raising_place(exc),
         ) from exc
     try:

@@ -162,6 +162,8 @@ def _residues(name: str, space: range, span: Span) -> list[str]:
     if len(inside) == 1:
         return [f"{name} % {modulus} = {inside[0]}"]
     outside = sorted((space.start + space.step * r) % modulus for r in set(range(span.modulus)) - span.residues)
+    if len(outside) == 1:
+        return [f"{name} % {modulus} != {outside[0]}"]
     if len(outside) < len(inside) and len(outside) <= _MAX_LISTED:
         return [f"{name} % {modulus} not in {{{', '.join(map(str, outside))}}}"]
     shown = ", ".join(map(str, inside[:_MAX_LISTED])) + (", ..." if len(inside) > _MAX_LISTED else "")

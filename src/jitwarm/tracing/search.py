@@ -7,7 +7,7 @@ stays on in production.
 
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 from jitwarm.contract.keys import encode_key, key_identity
@@ -158,7 +158,9 @@ class Search:
         for condition in conditions:
             if not condition():
                 return None
-        return concrete(dispatch())
+        key = concrete(dispatch())
+        # What is no key is the real function's to be reported, with the inputs that lead there.
+        return key if is_dataclass(key) else _FAILED
 
     def _settle(self, key: Any) -> None:
         """Record the outcome of a box, after the real function has confirmed it; a box where it does not is halved."""
