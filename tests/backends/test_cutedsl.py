@@ -78,6 +78,15 @@ def test_an_object_that_no_manifest_vouches_for_is_still_checked(built, tmp_path
     assert outcomes(one_run(copy, SCALE)) == ["compiled"] * 2
 
 
+def test_a_key_of_two_objects_of_which_one_is_damaged_is_repaired_whole(built, tmp_path):
+    import shutil
+
+    copy = damaged_copy(built[0], tmp_path, lambda d: (d / "1.o").exists() and (d / "1.o").write_bytes(b""))
+    shutil.rmtree(copy / "manifest")
+    assert one_run(copy, LIBRARY, COUNT="cute")["counted"]["cute"] == 1
+    assert outcomes(one_run(copy, LIBRARY)) == ["loaded"]
+
+
 def test_amd_is_unresolved_with_its_reason(tmp_path):
     report = one_run(tmp_path / "store", SCALE, TARGET="hip:gfx942")
     assert outcomes(report) == ["unresolved"] * 2

@@ -8,7 +8,6 @@ Loading executes no pickle. Calls that do not ask for TVM-FFI are compiled in ea
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -39,7 +38,9 @@ class _Tape:
         self._target = target
         self._kept = _read(directory)
         self._n_calls = 0
-        self._made: list[tuple[bytes, dict[str, Any]] | None] = []
+        # Each call's object and index entry, in order; None for one that cannot be kept.
+        self._objects: list[tuple[bytes, dict[str, Any]] | None] = []
+        self._has_compiled = False
 
     def compile(self, original: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
         """One `cute.compile` call."""
@@ -48,25 +49,25 @@ class _Tape:
         loaded = self._load(n, name)
         if loaded is not None:
             return loaded
+        self._has_compiled = True
         with internals.recorded_call_style() as style:
             compiled = original(function, *args, **kwargs)
         self._keep(compiled, name, style)
         return compiled
 
     def publish(self) -> None:
-        """Put what was compiled in place, all files or none; another process that was first stays."""
-        if not self._made or any(item is None for item in self._made) or len(self._made) != self._n_calls:
+        """Put the objects of all calls in place of what was there, all files or none; the caller holds the key's lock."""
+        kept = [item for item in self._objects if item is not None]
+        if not self._has_compiled or len(kept) != self._n_calls:
             return
         self._directory.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=self._directory.parent, prefix=".staging-"))
         try:
-            for n, (obj, _) in enumerate(item for item in self._made if item):
+            for n, (obj, _) in enumerate(kept):
                 (staging / f"{n}.o").write_bytes(obj)
-            (staging / "index.json").write_text(
-                json.dumps([entry for item in self._made if item for entry in item[1:]])
-            )
+            (staging / "index.json").write_text(json.dumps([entry for _, entry in kept]))
             shutil.rmtree(self._directory, ignore_errors=True)
-            os.rename(staging, self._directory)  # noqa: PTH104 - Path.rename would follow the same call; named for what it is
+            staging.rename(self._directory)
         except OSError:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -75,26 +76,28 @@ class _Tape:
         from cutlass import cute
         from cutlass.base_dsl.common import DSLBaseError
 
-        if self._made or n >= len(self._kept) or self._kept[n]["name"] != name:
+        if self._has_compiled or n >= len(self._kept) or self._kept[n]["name"] != name:
             self._kept = []
             return None
         try:
             module = cute.runtime.load_module(str(self._directory / f"{n}.o"), enable_tvm_ffi=True)
-            return internals.with_call_style(module[_SYMBOL], self._kept[n]["style"])
+            function = internals.with_call_style(module[_SYMBOL], self._kept[n]["style"])
+            self._objects.append(((self._directory / f"{n}.o").read_bytes(), self._kept[n]))
+            return function
         except (DSLBaseError, RuntimeError, OSError, AttributeError):
             self._kept = []
             return None
 
     def _keep(self, compiled: Any, name: str, style: dict[str, Any]) -> None:
         if not internals.uses_tvm_ffi(compiled) or not _is_json(style):
-            self._made.append(None)
+            self._objects.append(None)
             return
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "exported.o"
             compiled.export_to_c(str(file), function_name=_SYMBOL)
             obj = file.read_bytes()
         internals.require_arch(obj, self._target)
-        self._made.append((obj, {"name": name, "style": style}))
+        self._objects.append((obj, {"name": name, "style": style}))
 
 
 def _read(directory: Path) -> list[dict[str, Any]]:
