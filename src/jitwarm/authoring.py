@@ -47,6 +47,14 @@ class JitKernel(ABC):
     def compile(self, key: Any) -> Any:
         """Build or load one specialization for `jitwarm.current_target()`. Launches nothing, allocates no tensor."""
 
+    def is_for_rank(self, config: WarmupConfig) -> bool:
+        """Whether the rank that `config` describes uses this kernel at all; elsewhere its keys are `skipped`.
+
+        For example `return config.is_last_pp_rank` for a kernel of the sampler.
+        """
+        del config
+        return True
+
     def __init_subclass__(cls, *, trace: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if inspect.isabstract(cls) or "CompileKey" not in vars(cls):

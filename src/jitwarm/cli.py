@@ -19,9 +19,10 @@ from jitwarm import tables
 from jitwarm.contract.backend import Finding
 from jitwarm.contract.target import Target
 from jitwarm.engine.report import Report
+from jitwarm.engine.workers import BLIND
 from jitwarm.errors import JitwarmError, StoreError, TargetError, ToolchainError, UsageError
 from jitwarm.progress import Progress
-from jitwarm.session import BLIND, Session
+from jitwarm.session import Session
 from jitwarm.settings import Asked, read
 
 FAILED, USAGE, TOOLCHAIN, STORE = 1, 2, 3, 4
@@ -194,6 +195,7 @@ def _run(
     with Progress() as progress:
         session = Session(asked, _target(target), root=root, listeners=[progress])
         report = session.run(session.plan(kernel))
+    session.finish()
     if as_json:
         _print_json(report.to_json())
     else:

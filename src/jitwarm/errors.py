@@ -45,6 +45,10 @@ class PluginError(ContractError):
     """A plugin was refused: it cannot be imported, raises in a hook, misspells one, or yields what is no kernel."""
 
 
+class PluginTimeoutError(PluginError):
+    """A call into a plugin (its import, its kernels, a kernel's keys) did not come back in time."""
+
+
 class InvalidKernelError(ContractError):
     """An object that cannot be a kernel, or a kernel class whose definition contradicts itself."""
 
@@ -83,6 +87,22 @@ class ToolchainError(Unresolved):
 
 class CompileError(JitwarmError):
     """A compiler answered, but what it made cannot be used (wrong architecture, no binary)."""
+
+
+class WorkerDiedError(CompileError):
+    """The process that compiled a key ended: the compiler crashed, was killed, or ran out of memory."""
+
+
+class KeyTimeoutError(CompileError):
+    """A key was not compiled before its deadline; the compiler was killed. Becomes the outcome `timed_out`."""
+
+
+class QuarantinedError(CompileError):
+    """A key that killed or hung its compiler earlier is not tried again."""
+
+
+class WorkersUnavailableError(JitwarmError):
+    """No compile process can be started here."""
 
 
 class NoDeviceError(JitwarmError):

@@ -23,9 +23,11 @@ class EventLog:
 
     Args:
         run: Names the run; empty makes one from time and process.
+        rank: Written into each event where it is given.
     """
 
-    def __init__(self, run: str = "") -> None:
+    def __init__(self, run: str = "", rank: int | None = None) -> None:
+        self._rank = {} if rank is None else {"rank": rank}
         self.run = run or f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
         self._listeners: list[Listener] = []
         self._early: list[dict[str, Any]] | None = []
@@ -39,7 +41,7 @@ class EventLog:
         """Record one event. Never raises for the file's sake."""
         record = {
             "v": _VERSION, "t_ns": time.time_ns(), "mono_ns": time.monotonic_ns(), "run": self.run, "pid": os.getpid(),
-            "event": event, **fields,
+            "event": event, **self._rank, **fields,
         }  # fmt: skip
         for listener in self._listeners:
             listener(record)

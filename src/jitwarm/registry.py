@@ -19,6 +19,7 @@ from jitwarm.contract.backend import Backend
 from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import RegisteredKernel, kernel_name, require_kernel
 from jitwarm.contract.target import Target
+from jitwarm.deadlines import Deadline
 from jitwarm.errors import InvalidKernelError, JitwarmError, PluginError, Skipped, Unresolved
 
 GROUP = "jitwarm.kernels"
@@ -51,6 +52,7 @@ class Registry:
         admits: Says for a plugin's name whether it may be loaded; built-in backends are not asked about.
         on_refused: Called with each refused plugin.
         on_policy_error: Called with (plugin, hook, error) when a policy raises and the next one is asked.
+        deadline: How long a plugin may take to be imported, and to list its kernels.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Registry:
         admits: Callable[[str], bool] = lambda _: True,
         on_refused: Callable[[RefusedPlugin], None] = lambda _: None,
         on_policy_error: Callable[[str, str, BaseException], None] = lambda *_: None,
+        deadline: Deadline | None = None,
     ) -> None:
         self.plugins: dict[str, Plugin] = {}
         self.refused: list[RefusedPlugin] = []
@@ -67,6 +70,7 @@ class Registry:
         self._admits = admits
         self._on_refused = on_refused
         self._on_policy_error = on_policy_error
+        self._deadline = deadline or Deadline()
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
 
@@ -115,7 +119,7 @@ class Registry:
         for name in sorted(self.plugins):
             plugin = self.plugins[name]
             try:
-                found += self._kernels_of(plugin, config, target)
+                found += self._deadline.call(f"listing the kernels of {name}", self._kernels_of, plugin, config, target)
             except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin raises, the others go on
                 self._unregister(name)
                 del self.plugins[name]
@@ -154,7 +158,7 @@ class Registry:
 
     def _load(self, point: importlib_metadata.EntryPoint, distribution: str) -> None:
         try:
-            plugin = point.load()
+            plugin = self._deadline.call(f"importing {point.value}", point.load)
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - a module may raise anything while it is imported
             self._refuse(point.name, distribution, f"cannot import {point.value}: {_reason(exc)}")
             return
@@ -191,7 +195,7 @@ class Registry:
                 raise PluginError(f"backend {backend.name!r} is there already")
             yield backend
 
-    def _kernels_of(self, plugin: Plugin, config: WarmupConfig, target: Target) -> Iterable[RegisteredKernel]:
+    def _kernels_of(self, plugin: Plugin, config: WarmupConfig, target: Target) -> list[RegisteredKernel]:
         by_id: dict[str, RegisteredKernel] = {}
         for kernel in self._answers("jitwarm_kernels", plugin.name, config=config, target=target):
             require_kernel(kernel)
@@ -201,9 +205,14 @@ class Registry:
                     f"it yields two kernels of one id, {kernel_id}", "give one of them another `name`"
                 )
             by_id[kernel_id] = RegisteredKernel(
-                kernel_id, kernel, plugin.name, plugin.distribution, self.backend_of(kernel)
+                kernel_id,
+                kernel,
+                plugin.name,
+                plugin.distribution,
+                self.backend_of(kernel),
+                getattr(kernel, "import_path", ""),
             )
-        return by_id.values()
+        return list(by_id.values())
 
     def _answers(self, hook: str, name: str, **arguments: Any) -> Iterator[Any]:
         """What one plugin's implementations of a listing hook yield."""

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import Outcome, RegisteredKernel
 from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
+from jitwarm.deadlines import Deadline
 from jitwarm.engine.compiler import BuiltinPolicy
+from jitwarm.engine.isolation import ChildIsolation
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, make_plan
 from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
+from jitwarm.engine.workers import Workers
 from jitwarm.errors import (
     InvalidKernelError,
     KeySpaceTooLargeError,
@@ -31,9 +35,6 @@ from jitwarm.settings import Asked, Settings, matches, read, read_config
 from jitwarm.store import Store
 from jitwarm.tracing import Explanation, collected_traces, explain
 
-# Together they hide every GPU from every stack, so that a machine with one bakes exactly as a machine without.
-BLIND = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
-
 # Nobody compiles more for one kernel; a list of this length is a slip in its key.
 _MAX_KEYS = 20_000
 
@@ -47,6 +48,10 @@ class Session:
         root: The store's directory, over the settings' one. Then the compilers' caches are moved there even if the
             environment names others: the directory is to hold everything.
         listeners: Called with each event.
+        is_server: Follow the settings for servers: keys compile in child processes, within a budget, and plugins have a
+            deadline.
+        prepare_thread: Called first in each thread in which a plugin is called, e.g. to choose the GPU.
+        rank: Written into each event.
 
     Side effects: sets the compilers' cache variables in `os.environ`, unless `manage_caches` is off.
     """
@@ -58,14 +63,19 @@ class Session:
         *,
         root: Path | None = None,
         listeners: Iterable[Callable[[dict[str, Any]], None]] = (),
+        is_server: bool = False,
+        prepare_thread: Callable[[], None] = lambda: None,
+        rank: int | None = None,
     ) -> None:
         self.asked = asked
+        self._started = time.monotonic()
         self.root = Path(os.path.normpath((root or asked.settings.root).absolute()))
-        self.log = EventLog(asked.settings.run_id)
+        self.log = EventLog(asked.settings.run_id, rank)
         self._builder = ReportBuilder()
         for listener in (self._builder.add, *listeners):
             self.log.subscribe(listener)
-        self.registry = Registry(asked.settings.admits_plugin, self._refused, self._policy_error)
+        self._deadline = Deadline(asked.settings.plan_timeout_s if is_server else None, prepare_thread)
+        self.registry = Registry(asked.settings.admits_plugin, self._refused, self._policy_error, self._deadline)
         self.registry.load_builtin()
         self._insists = root is not None
         self._place_caches(insist=self._insists)
@@ -76,7 +86,12 @@ class Session:
         self.kernels: list[RegisteredKernel] = []
         self.explanations: dict[str, list[Explanation]] = {}
         self._explains = False
-        self._policy = BuiltinPolicy(self.registry.backends, self.log.emit, asked.settings.lock_timeout_s)
+        self._is_server = is_server
+        self._workers = Workers({backend.name: backend.modules for backend in self.registry.backends}, self.log.emit)
+        self._isolation = self._make_isolation() if is_server and asked.settings.isolate else None
+        self._policy = BuiltinPolicy(
+            self.registry.backends, self.log.emit, asked.settings.lock_timeout_s, self._isolation
+        )
         self.registry.add_builtin_policy(self._policy)
 
     @property
@@ -110,7 +125,7 @@ class Session:
             ids = ", ".join(kernel.id for kernel in kernels)
             hint = "; ".join([f"kernels are {ids}" if ids else "no kernel is installed", *refused])
             raise UsageError(f"no kernel matches {kernel_glob!r}", hint)
-        plan = make_plan(chosen, self._list_keys, self.target)
+        plan = make_plan(chosen, self._list_keys_in_time, self.target)
         announce(plan, self.log.emit)
         return plan
 
@@ -121,21 +136,43 @@ class Session:
             StoreError: The store cannot be used; nothing was compiled.
         """
         self._open_store()
+        ends_at = self._ends_at()
         try:
-            run(plan, self._compile, self.log.emit)
+            run(plan, self._compile, self.log.emit, ends_at)
         finally:
-            self.finish()
+            self._workers.close()
+            self.log.emit("run_end")
         return self.report
 
     def finish(self) -> None:
-        """Close the event log."""
-        self.log.emit("run_end")
+        """Close the event log. What is emitted later reaches listeners only."""
         self.log.close()
+
+    def _make_isolation(self) -> ChildIsolation:
+        settings = self.asked.settings
+        return ChildIsolation(
+            self._workers, self.asked.config, self.root, self.log.run, settings.key_timeout_s, self.log.emit
+        )
+
+    def _ends_at(self) -> float | None:
+        """When the budget of a server's start ends, on the clock of `time.monotonic`."""
+        if not self._is_server or self.asked.settings.time_budget_s is None:
+            return None
+        ends_at = self._started + self.asked.settings.time_budget_s
+        if self._isolation:
+            self._isolation.ends_at = ends_at
+        return ends_at
+
+    def _list_keys_in_time(self, kernel: RegisteredKernel) -> tuple[Sequence[Any], Sequence[str]]:
+        return self._deadline.call(f"listing the keys of {kernel.id}", self._list_keys, kernel)
 
     def _list_keys(self, kernel: RegisteredKernel) -> tuple[Sequence[Any], Sequence[str]]:
         """A kernel's keys, asked of the policies, and what its adapter says of them."""
         if matches(kernel.id, self.asked.settings.disable):
             raise Skipped("disabled by JITWARM_DISABLE")
+        is_for_rank = getattr(kernel.kernel, "is_for_rank", None)
+        if is_for_rank is not None and not is_for_rank(self.asked.config):
+            raise Skipped("not on this rank")
         asked = {"kernel": kernel.kernel, "kernel_id": kernel.id}
         with TargetScope(self.target), collected_traces() as traces:
             keys = list(self.registry.first_answer("jitwarm_warmup_keys", **asked, config=self.asked.config))
@@ -237,6 +274,7 @@ def warm(
     values = read_config(config) if isinstance(config, Mapping) else config or WarmupConfig()
     session = Session(Asked(values, read().settings), Target.parse(target) if target else None)
     report = session.run(session.plan(kernels))
+    session.finish()
     if strict and not report.is_complete(strict=True):
         raise WarmupFailedError("not everything is warm", failures(report))
     return report

@@ -14,13 +14,16 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from jitwarm.contract.config import AttentionGroup, MoELayer, WarmupConfig
 from jitwarm.errors import SettingsError
 
 T = TypeVar("T")
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on", "all"}), frozenset({"", "0", "false", "no", "off"})
+_POLICIES = ("warn", "strict")
+_SECONDS = frozenset({"lock_timeout_s", "time_budget_s", "key_timeout_s", "plan_timeout_s"})
+_SWITCHES = frozenset({"manage_caches", "isolate", "adopt", "verbose"})
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,17 @@ class Settings:
         manage_caches: Point the compilers' own disk caches under the root. `JITWARM_MANAGE_CACHES=0` turns it off.
         lock_timeout_s: Longest wait for another process that builds the same key. `JITWARM_LOCK_TIMEOUT_S`.
         run_id: Names this run's event log; empty makes one. `JITWARM_RUN_ID`.
+        policy: Inside a server: `"warn"` logs what is not warm and starts, `"strict"` ends the start with the list.
+            `JITWARM_POLICY`.
+        isolate: Inside a server, compile in child processes, so that a compiler that hangs or dies costs one key.
+            `JITWARM_ISOLATE=0` compiles in the server's own process, without a deadline.
+        adopt: Inside vLLM, take over the kernels that vLLM registered for its own warm-up. `JITWARM_ADOPT`.
+        time_budget_s: Inside a server, seconds after which no further key is begun; None means no limit.
+            `JITWARM_TIME_BUDGET_S`.
+        key_timeout_s: Longest that one key may compile in a child process. `JITWARM_KEY_TIMEOUT_S`.
+        plan_timeout_s: Longest that a plugin may take to be imported, to list its kernels, or one of them its keys.
+            `JITWARM_PLAN_TIMEOUT_S`.
+        verbose: Inside a server, log each key. `JITWARM_VERBOSE`.
     """
 
     cache_dir: str | None = None
@@ -45,6 +59,13 @@ class Settings:
     manage_caches: bool = True
     lock_timeout_s: float = 600.0
     run_id: str = ""
+    policy: Literal["warn", "strict"] = "warn"
+    isolate: bool = True
+    adopt: bool = True
+    time_budget_s: float | None = None
+    key_timeout_s: float = 600.0
+    plan_timeout_s: float = 30.0
+    verbose: bool = False
 
     @property
     def root(self) -> Path:
@@ -116,13 +137,9 @@ def read(
     given = {name: value for name, value in overrides.items() if value is not None}
     from_environment = _from_environ(os.environ if environ is None else environ)
     config = _config({**table, "extra": extra}, lambda name: origins.get(name) or source.place(name))
-    settings = _convert(
-        {**settings_table, **from_environment, **given},
-        Settings,
-        lambda name: source.place(name, "settings") or "JITWARM_*",
+    settings = _check(
+        {**settings_table, **from_environment, **given}, lambda name: source.place(name, "settings") or "JITWARM_*"
     )
-    if not (math.isfinite(settings.lock_timeout_s) and settings.lock_timeout_s >= 0):
-        raise SettingsError(f"lock_timeout_s: {settings.lock_timeout_s} is no time to wait", "give seconds, 0 or more")
     return Asked(config, settings)
 
 
@@ -211,34 +228,94 @@ def _assignment(text: str) -> tuple[str, str, Any]:
     return plugin, own, value
 
 
-def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that variables give. An unset variable gives nothing; for `JITWARM_PLUGINS` empty means none."""
+def read_leniently(given: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> tuple[Asked, list[str]]:
+    """Settings and plugins' own values for a server that must start: what is wrong is left out, and told.
+
+    Args:
+        given: Names of `Settings`, and `extra` with a table per plugin; stronger than the environment.
+        environ: Instead of `os.environ`.
+
+    Returns:
+        The settings, with an empty configuration but for `extra`, and one sentence for each entry that was left out.
+    """
+    problems: list[str] = []
+    extra = given.get("extra") or {}
+    if not isinstance(extra, Mapping) or not all(isinstance(values, Mapping) for values in extra.values()):
+        problems.append(f"extra: {extra!r} is no table of tables: left out")
+        extra = {}
+    names = {field.name for field in dataclasses.fields(Settings)}
+    table: dict[str, Any] = {}
+    for source in (_from_environ(os.environ if environ is None else environ, problems.append), given):
+        for name, value in source.items():
+            if name == "extra":
+                continue
+            try:
+                _refuse_unknown({name: value}, Settings, lambda _: "")
+                _check({name: value})
+            except SettingsError as exc:
+                problems.append(f"{exc.message}: left out" + (f" ({exc.hint})" if exc.hint else ""))
+            else:
+                table[name] = value
+    settings = _check({name: value for name, value in table.items() if name in names})
+    return Asked(WarmupConfig(extra={name: dict(values) for name, values in extra.items()}), settings), problems
+
+
+def _check(table: Mapping[str, Any], place: Callable[[str], str] = lambda _: "") -> Settings:
+    """`Settings` from plain data; every time is a length of time."""
+    settings = _convert(dict(table), Settings, place)
+    for name in _SECONDS:
+        seconds = getattr(settings, name)
+        if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+            raise SettingsError(f"{name}: {seconds} is no time to wait", "give seconds, 0 or more", place(name))
+    return settings
+
+
+def _from_environ(environ: Mapping[str, str], complain: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """The settings that variables give. An unset or empty variable gives nothing; for `JITWARM_PLUGINS` empty means none.
+
+    Args:
+        environ: The environment.
+        complain: Called with what is wrong, and the variable is left out; None raises instead.
+    """
     found: dict[str, Any] = {}
-    for name in ("cache_dir", "target", "run_id"):
-        if environ.get(f"JITWARM_{name.upper()}"):
-            found[name] = environ[f"JITWARM_{name.upper()}"]
-    if "JITWARM_PLUGINS" in environ:
-        found["plugins"] = _globs(environ["JITWARM_PLUGINS"])
-    if "JITWARM_DISABLE" in environ:
-        text = environ["JITWARM_DISABLE"].strip().lower()
-        found["disable"] = ("*",) if text in _TRUE else () if text in _FALSE else _globs(environ["JITWARM_DISABLE"])
-    if "JITWARM_MANAGE_CACHES" in environ:
-        text = environ["JITWARM_MANAGE_CACHES"].strip().lower()
-        if text not in _TRUE | _FALSE:
-            raise SettingsError(f"JITWARM_MANAGE_CACHES={text}", "give 1 or 0")
-        found["manage_caches"] = text in _TRUE
-    if environ.get("JITWARM_LOCK_TIMEOUT_S"):
-        found["lock_timeout_s"] = _seconds(environ["JITWARM_LOCK_TIMEOUT_S"])
+    for field_ in dataclasses.fields(Settings):
+        name = f"JITWARM_{field_.name.upper()}"
+        if not environ.get(name) and not (name in environ and field_.name in ("plugins", "disable")):
+            continue
+        try:
+            found[field_.name] = _value_of(field_.name, environ[name])
+        except SettingsError as exc:
+            if complain is None:
+                raise
+            complain(f"{exc.message}: left out ({exc.hint})")
     return found
 
 
-def _seconds(text: str) -> float:
+def _value_of(name: str, text: str) -> Any:
+    """One variable's value."""
+    word = text.strip().lower()
+    if name == "plugins":
+        return _globs(text)
+    if name == "disable":
+        return ("*",) if word in _TRUE else () if word in _FALSE else _globs(text)
+    if name in _SECONDS:
+        return _seconds(name, text)
+    if name in _SWITCHES:
+        if word not in _TRUE | _FALSE:
+            raise SettingsError(f"JITWARM_{name.upper()}={text}", "give 1 or 0")
+        return word in _TRUE
+    if name == "policy" and word not in _POLICIES:
+        raise SettingsError(f"JITWARM_POLICY={text}", f"give {' or '.join(_POLICIES)}")
+    return text
+
+
+def _seconds(name: str, text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise SettingsError(f"JITWARM_LOCK_TIMEOUT_S={text}", "give seconds, 0 or more")
+        raise SettingsError(f"JITWARM_{name.upper()}={text}", "give seconds, 0 or more")
     return seconds
 
 

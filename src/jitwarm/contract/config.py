@@ -1,13 +1,37 @@
 """`WarmupConfig`: what the running configuration says, as plain data.
 
 Equal to its JSON, so that it crosses a process, a file or a host unchanged. Live objects (the model, its runner) are no
-fields: they cannot be written down.
+fields: they cannot be written down. Where there are any, `LiveObjects` lends them to whoever lists keys.
 """
 
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
+from jitwarm.contract import from_vllm
 from jitwarm.errors import NeedsModel
+
+_LIVE: ContextVar["LiveObjects"] = ContextVar("jitwarm_live_objects")
+
+
+class LiveObjects(AbstractContextManager[None]):
+    """While entered, `WarmupConfig.require_model()` and `require_runner()` answer with these objects.
+
+    Args:
+        model: The loaded model of this rank.
+        runner: What runs it.
+    """
+
+    def __init__(self, model: Any, runner: Any = None) -> None:
+        self.model = model
+        self.runner = runner
+
+    def __enter__(self) -> None:
+        self._token = _LIVE.set(self)
+
+    def __exit__(self, *exc: object) -> None:
+        _LIVE.reset(self._token)
 
 
 @dataclass(frozen=True)
@@ -88,12 +112,53 @@ class WarmupConfig:
         """The values that were given to one plugin (`[extra.<name>]`, `--set <name>.x=...`); empty if none were."""
         return dict(self.extra.get(name, {}))
 
+    @classmethod
+    def from_vllm(cls, vllm_config: Any, rank: int, extra: dict[str, dict[str, Any]] | None = None) -> Self:
+        """What a vLLM configuration says, as far as it says it; what is not there keeps its default.
+
+        Attention groups and MoE layers are read from the layers that vLLM registers while it loads the model, so they are
+        empty before. Reads attributes, imports nothing.
+
+        Args:
+            vllm_config: vLLM's `VllmConfig`, 0.29 or later.
+            rank: This process's rank within its engine, as vLLM counts it (`worker.rank`).
+            extra: Each plugin's own values.
+        """
+        fields = from_vllm.read(vllm_config, rank)
+        fields["attention"] = tuple(AttentionGroup(**group) for group in fields["attention"])
+        fields["moe"] = tuple(MoELayer(**layer) for layer in fields["moe"])
+        return cls(**fields, extra=dict(extra or {}))
+
+    @property
+    def is_first_pp_rank(self) -> bool:
+        """Whether this rank holds the first layers."""
+        return self.pp_rank == 0
+
+    @property
+    def is_last_pp_rank(self) -> bool:
+        """Whether this rank holds the last layers, the head and the sampler."""
+        return self.pp_rank == self.pp_size - 1
+
     def require_model(self) -> Any:
-        """The live model.
+        """The live model of this rank.
 
         Raises:
             NeedsModel: There is none in this process; the kernel's keys become `unresolved`.
         """
-        raise NeedsModel(
-            "needs the model", "this kernel takes its keys from live layers: it is warmed inside the engine"
-        )
+        return self._live().model
+
+    def require_runner(self) -> Any:
+        """The live model runner, with its attention groups and KV-cache configuration.
+
+        Raises:
+            NeedsModel: There is none in this process; the kernel's keys become `unresolved`.
+        """
+        return self._live().runner
+
+    def _live(self) -> LiveObjects:
+        try:
+            return _LIVE.get()
+        except LookupError:
+            raise NeedsModel(
+                "needs the model", "this kernel takes its keys from live layers: it is warmed inside the engine"
+            ) from None

@@ -64,6 +64,7 @@ class RegisteredKernel:
         plugin: The entry point's name.
         distribution: Name and version of the package that declares it, e.g. `jitwarm-example 0.1.0`.
         backend: The name of the backend that compiles it, or None where its `compile` alone knows.
+        import_path: `module:attribute` where another process finds the object, if not through its plugin.
     """
 
     id: str
@@ -71,6 +72,12 @@ class RegisteredKernel:
     plugin: str
     distribution: str
     backend: str | None = None
+    import_path: str = ""
+
+    @property
+    def module(self) -> str:
+        """The module that defines it."""
+        return self.import_path.partition(":")[0] or type(self.kernel).__module__
 
 
 def kernel_name(kernel: object) -> str:

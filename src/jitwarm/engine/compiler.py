@@ -4,27 +4,61 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from jitwarm.contract.backend import Backend, CompileCount, TargetScope
 from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
 from jitwarm.contract.keys import encode_key
 from jitwarm.contract.target import Target
+from jitwarm.engine.jobs import Answer
 from jitwarm.engine.source import source_digest
 from jitwarm.errors import (
     CompileError,
     ContractError,
     JitwarmError,
+    KeyTimeoutError,
     LockTimeoutError,
+    QuarantinedError,
+    Skipped,
     ToolchainError,
+    Unresolved,
     UnsupportedTargetError,
+    WorkerDiedError,
 )
 from jitwarm.hookspecs import hookimpl
 from jitwarm.store import Entry, Store
 from jitwarm.store.store import remove
 
+# What a failure in another process is here.
+_FAILURES: dict[str, type[JitwarmError]] = {"unresolved": Unresolved, "skipped": Skipped}
+
 _ACTIVE: ContextVar["BuiltinPolicy"] = ContextVar("jitwarm_builtin_policy")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One key on its way: what every step needs to know of it."""
+
+    record: RegisteredKernel
+    key: Any
+    text: str
+    target: Target
+    involved: Sequence[Backend]
+    fingerprint: str
+
+
+class Isolation(Protocol):
+    """Builds keys somewhere else than in this process."""
+
+    def build(self, kernel: RegisteredKernel, key: str, target: Target) -> Answer:
+        """Build one key, into the store. An answer whose status is `local` means: compile it here.
+
+        Raises:
+            KeyTimeoutError: The compiler hung.
+            WorkerDiedError: The compiler died.
+        """
 
 
 class BuiltinPolicy:
@@ -32,16 +66,26 @@ class BuiltinPolicy:
 
     Args:
         backends: All that are known, available or not.
-        emit: Receives a `compile` event for each key that really was compiled.
-        lock_timeout_s: Longest wait for another process that builds the same key; then it is built here, too.
+        emit: Receives a `compile` event for each key that really was compiled in this process.
+        lock_timeout_s: Longest wait for another process that builds the same key; then it is built here, too. None takes no
+            lock: the process that sent the job holds it.
+        isolation: Builds what is not in the store; then this process only loads. None compiles here.
     """
 
-    def __init__(self, backends: Sequence[Backend], emit: Callable[..., None], lock_timeout_s: float) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        emit: Callable[..., None],
+        lock_timeout_s: float | None,
+        isolation: Isolation | None = None,
+    ) -> None:
         self._backends = backends
         self._opened: Store | None = None
         self._emit = emit
         self._lock_timeout_s = lock_timeout_s
+        self._isolation = isolation
         self._records: dict[int, RegisteredKernel] = {}
+        self._local: set[str] = set()
 
     def know(self, kernels: Iterable[RegisteredKernel]) -> None:
         """Remember where kernels come from."""
@@ -96,40 +140,93 @@ class BuiltinPolicy:
             yield involved
 
     def compile(self, kernel: Kernel, key: Any, target: Target) -> Outcome:
-        """Make `key` warm in this process, from the store where that is possible.
+        """Make `key` warm in this process: load what is in the store, else have it built and load that, else build it here.
 
         Damaged entries are dropped first, so that the compiler misses rather than loads them.
         """
-        record = self._records[id(kernel)]
         with self.pinned(kernel, target) as involved:
             if any(backend.owns(kernel) and backend.is_warm(kernel, key) for backend in involved):
                 return Outcome.ALREADY_WARM
-            toolchain = "; ".join(backend.toolchain().text() for backend in involved)
-            text = encode_key(key)
-            fingerprint = self._store.fingerprint(record.id, text, str(target), toolchain, source_digest(record))
-            with self._locked(fingerprint):
-                known = self._store.find(fingerprint)
-                if known and (damaged := self._store.damaged(known)):
-                    self._drop(known, involved, [str(file) for file in damaged])
-                    known = None
-                start = time.monotonic()
-                try:
-                    answer, count = self._watched(kernel, key, fingerprint, involved, target)
-                except CompileError as exc:
-                    if known is None:
-                        raise
-                    # It was built before: what is there cannot be read, whatever the checksums say. A miss, then.
-                    self._drop(known, involved, [exc.message])
-                    known = None
-                    answer, count = self._watched(kernel, key, fingerprint, involved, target)
-                seconds = round(time.monotonic() - start, 4)
-                if count.n_compiled or known is None:
-                    full = "; ".join(backend.toolchain().full_text() for backend in involved)
-                    files = self._store.digests(count.files)
-                    self._store.publish(Entry(fingerprint, record.id, text, str(target), full, files, seconds))
+            job = self._job(kernel, key, target, involved)
+            with self._locked(job.fingerprint):
+                known = self._intact(job)
+                n_built = self._build_elsewhere(job) if known is None else 0
+                if n_built is not None and known is None:
+                    known = self._store.find(job.fingerprint)
+                answer, n_compiled = self._build_here(job, known)
+        if n_compiled and n_built:
+            self._emit("load_recompiled", kernel=job.record.id, key=job.text, n=n_compiled)
+            self._local.add(job.record.id)
+        return answer or (Outcome.COMPILED if n_compiled or n_built else Outcome.LOADED)
+
+    def build(self, kernel: Kernel, key: Any, target: Target) -> int:
+        """Build `key` into the store in this process, which another one has locked. Returns the number of compiler runs."""
+        with self.pinned(kernel, target) as involved:
+            job = self._job(kernel, key, target, involved)
+            _, n_compiled = self._build_here(job, self._intact(job))
+        return n_compiled
+
+    def _job(self, kernel: Kernel, key: Any, target: Target, involved: Sequence[Backend]) -> "_Job":
+        record, text = self._records[id(kernel)], encode_key(key)
+        toolchain = "; ".join(backend.toolchain().text() for backend in involved)
+        fingerprint = self._store.fingerprint(record.id, text, str(target), toolchain, source_digest(record))
+        return _Job(record, key, text, target, involved, fingerprint)
+
+    def _intact(self, job: "_Job") -> Entry | None:
+        """The entry of a key, if it is there and whole; a damaged one is dropped."""
+        known = self._store.find(job.fingerprint)
+        if known and (damaged := self._store.damaged(known)):
+            self._drop(known, job.involved, [str(file) for file in damaged])
+            return None
+        return known
+
+    def _build_elsewhere(self, job: "_Job") -> int | None:
+        """Have a key built in another process. Returns the number of compiler runs; None if it must be built here."""
+        if self._isolation is None or job.record.id in self._local:
+            return None
+        if found := self._store.quarantined(job.fingerprint):
+            path, why = found
+            raise QuarantinedError(f"not tried again, because earlier {why}", f"remove {path} to have it tried")
+        try:
+            answer = self._isolation.build(job.record, job.text, job.target)
+        except (KeyTimeoutError, WorkerDiedError) as exc:
+            why = exc.message.partition("\n")[0]
+            record = {"kernel": job.record.id, "key": job.text, "target": str(job.target), "why": why}
+            path = self._store.quarantine(job.fingerprint, record)
+            self._emit("quarantined", kernel=job.record.id, key=job.text, why=why, file=str(path))
+            raise
+        if answer.status == "local":
+            self._local.add(job.record.id)
+            self._emit("local", kernel=job.record.id, why=answer.error)
+            return None
+        if answer.status != "built":
+            raise _FAILURES.get(answer.status, CompileError)(answer.error)
+        if answer.n_compiles:
+            self._emit(
+                "built_in_child", kernel=job.record.id, key=job.text, n=answer.n_compiles, seconds=answer.seconds
+            )
+        return answer.n_compiles
+
+    def _build_here(self, job: "_Job", known: Entry | None) -> tuple[Outcome | None, int]:
+        """Call the kernel's own compile, which loads what is there, and record what it built."""
+        start = time.monotonic()
+        try:
+            answer, count = self._watched(job)
+        except CompileError as exc:
+            if known is None:
+                raise
+            # It was built before: what is there cannot be read, whatever the checksums say. A miss, then.
+            self._drop(known, job.involved, [exc.message])
+            known = None
+            answer, count = self._watched(job)
+        seconds = round(time.monotonic() - start, 4)
+        if count.n_compiled or known is None:
+            full = "; ".join(backend.toolchain().full_text() for backend in job.involved)
+            files = self._store.digests(count.files)
+            self._store.publish(Entry(job.fingerprint, job.record.id, job.text, str(job.target), full, files, seconds))
         if count.n_compiled:
-            self._emit("compile", kernel=record.id, key=text, n=count.n_compiled, seconds=seconds)
-        return answer or (Outcome.COMPILED if count.n_compiled else Outcome.LOADED)
+            self._emit("compile", kernel=job.record.id, key=job.text, n=count.n_compiled, seconds=seconds)
+        return answer, count.n_compiled
 
     @property
     def _store(self) -> Store:
@@ -148,21 +245,19 @@ class BuiltinPolicy:
             raise UnsupportedTargetError(reason)
         return [owner]
 
-    def _watched(
-        self, kernel: Kernel, key: Any, fingerprint: str, involved: Sequence[Backend], target: Target
-    ) -> tuple[Outcome | None, CompileCount]:
+    def _watched(self, job: "_Job") -> tuple[Outcome | None, CompileCount]:
         """Call the kernel's compile, with compiles counted and artifacts collected."""
-        directory = self._store.objects(fingerprint)
+        directory = self._store.objects(job.fingerprint)
         with ExitStack() as stack:
-            counts = [stack.enter_context(backend.count_compiles()) for backend in involved]
-            for backend in involved:
-                stack.enter_context(backend.exchange(directory, target))
+            counts = [stack.enter_context(backend.count_compiles()) for backend in job.involved]
+            for backend in job.involved:
+                stack.enter_context(backend.exchange(directory, job.target))
             try:
-                answer = kernel.compile(key)
+                answer = job.record.kernel.compile(job.key)
             except JitwarmError:
                 raise
             except Exception as exc:
-                raise self._explained(exc, involved, target) from exc
+                raise self._explained(exc, job.involved, job.target) from exc
         total = CompileCount(sum(count.n_compiled for count in counts))
         for count in counts:
             total.add_files(list(count.files))
@@ -189,7 +284,8 @@ class BuiltinPolicy:
         """Hold the key's lock; where it is not free in time, go on without it: late is better than never."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(self._store.lock(fingerprint, self._lock_timeout_s))
+                if self._lock_timeout_s is not None:
+                    stack.enter_context(self._store.lock(fingerprint, self._lock_timeout_s))
             except LockTimeoutError as exc:
                 self._emit("lock_timeout", error=exc.message)
             yield

@@ -8,7 +8,7 @@ from typing import Any
 from jitwarm.contract.kernel import Outcome, RegisteredKernel
 from jitwarm.contract.keys import encode_key, format_key, key_digest
 from jitwarm.contract.target import Target
-from jitwarm.errors import JitwarmError, Skipped, Unresolved
+from jitwarm.errors import JitwarmError, KeyTimeoutError, Skipped, Unresolved
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ def outcome_of(exc: BaseException) -> Outcome:
     """The outcome that an exception stands for."""
     if isinstance(exc, Unresolved):
         return Outcome.UNRESOLVED
+    if isinstance(exc, KeyTimeoutError):
+        return Outcome.TIMED_OUT
     return Outcome.SKIPPED if isinstance(exc, Skipped) else Outcome.FAILED
 
 

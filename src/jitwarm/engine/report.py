@@ -173,3 +173,5 @@ class ReportBuilder:
 
     def _on_compile(self, event: Mapping[str, Any]) -> None:
         self.report.n_compiles += event["n"]
+
+    _on_built_in_child = _on_compile

@@ -19,8 +19,7 @@ from jitwarm.contract.kernel import RegisteredKernel
 
 def source_digest(kernel: RegisteredKernel) -> str:
     """SHA-256 over the code of the kernel's package and the versions of the distributions that it requires."""
-    module = type(kernel.kernel).__module__
-    return _package_digest(kernel.distribution.partition(" ")[0], module.partition(".")[0])
+    return _package_digest(kernel.distribution.partition(" ")[0], kernel.module.partition(".")[0])
 
 
 @cache

@@ -5,6 +5,7 @@
     <root>/objects/<fp>/           artifacts of compilers that keep none (CuTeDSL)
     <root>/manifest/<fp>.json      what a built key consists of; published last, by rename
     <root>/locks/<fp>.lock         flock, never unlinked
+    <root>/quarantine/<fp>.json    keys that killed or hung their compiler, and why
     <root>/events/<run>/           event logs
 
 `fp`, the fingerprint, is a hash over kernel id, key text, target, toolchain and source. So an entry of another version of
@@ -114,6 +115,31 @@ class Store:
     def forget(self, fingerprint: str) -> None:
         """Remove the manifest of a key; its files are the caller's to remove."""
         (self.root / "manifest" / f"{fingerprint}.json").unlink(missing_ok=True)
+
+    def quarantine(self, fingerprint: str, record: dict[str, Any]) -> Path:
+        """Remember that building this key killed or hung its compiler. Another version of anything has another fingerprint.
+
+        Returns:
+            The file to remove to have the key tried again.
+
+        Raises:
+            StoreError: The disk is full, or read-only.
+        """
+        path = self._quarantined(fingerprint)
+        path.parent.mkdir(exist_ok=True)
+        _write(path, record)
+        return path
+
+    def quarantined(self, fingerprint: str) -> tuple[Path, str] | None:
+        """Where it is written that this key is not to be tried, and why; or None."""
+        path = self._quarantined(fingerprint)
+        try:
+            return path, str(json.loads(path.read_text(encoding="utf-8"))["why"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _quarantined(self, fingerprint: str) -> Path:
+        return self.root / "quarantine" / f"{fingerprint}.json"
 
     def digests(self, files: Iterable[Path]) -> dict[str, str]:
         """SHA-256 of those `files` that lie under the root, by relative path. Others are not this store's."""

@@ -29,6 +29,7 @@ class CuteBackend(Backend):
 
     name = "cutedsl"
     cache_variables = {"CUTE_DSL_CACHE_DIR": "cutedsl"}  # noqa: RUF012 - never mutated
+    modules = ("cutlass", "cutlass.cute")
 
     def missing(self) -> str:
         """Whether the package is there, new enough to compile without a driver, and TVM-FFI with it."""

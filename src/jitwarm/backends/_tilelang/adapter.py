@@ -24,6 +24,7 @@ class TileLangBackend(Backend):
 
     name = "tilelang"
     cache_variables = {"TILELANG_CACHE_DIR": "tilelang"}  # noqa: RUF012 - never mutated
+    modules = ("tilelang", "tilelang.language")
 
     def missing(self) -> str:
         """Whether the package is there."""

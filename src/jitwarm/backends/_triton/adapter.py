@@ -21,6 +21,7 @@ class TritonBackend(Backend):
 
     name = "triton"
     cache_variables = {"TRITON_CACHE_DIR": "triton"}  # noqa: RUF012 - never mutated
+    modules = ("triton", "triton.language", "triton.compiler")
 
     def missing(self) -> str:
         """Whether the package is there."""

@@ -1,0 +1,197 @@
+"""The other side of `jitwarm.engine.workers`: `python -m jitwarm.child SOCKET [MODULE ...]`.
+
+The mother imports the modules, then forks a worker for each `fork` that she is asked; the worker's sockets come with the
+question. She starts no thread and compiles nothing, so that a fork is safe. A worker wires a registry, the backends and the
+built-in policy for the one plugin that its jobs name, and builds keys into the store.
+"""
+
+import contextlib
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from jitwarm.contract.backend import TargetScope
+from jitwarm.contract.kernel import RegisteredKernel
+from jitwarm.contract.keys import decode_key
+from jitwarm.contract.target import Target
+from jitwarm.engine import wire
+from jitwarm.engine.compiler import BuiltinPolicy
+from jitwarm.engine.jobs import Answer, Job
+from jitwarm.engine.plan import describe_error, outcome_of
+from jitwarm.events import EventLog
+from jitwarm.registry import Registry
+from jitwarm.settings import read_config
+from jitwarm.store import Store
+
+_POLL_S = 1.0
+
+
+def main() -> None:
+    """Be a mother until the control socket closes."""
+    if len(sys.argv) < 2:  # noqa: PLR2004 - program and socket
+        sys.exit("jitwarm.child is started by jitwarm; nothing to do by hand")
+    _widen_affinity()
+    for module in sys.argv[2:]:
+        with contextlib.suppress(Exception):  # the job that needs it will say what is wrong
+            importlib.import_module(module)
+    _Mother(socket.socket(fileno=int(sys.argv[1]))).run()
+
+
+class _Mother:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._parent = os.getppid()
+        self._workers: set[int] = set()
+
+    def run(self) -> None:
+        """Serve until the other side is gone; then end every worker."""
+        try:
+            while self._is_wanted():
+                if select.select([self._control], [], [], _POLL_S)[0] and not self._serve():
+                    break
+        finally:
+            for pid in self._workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+
+    def _is_wanted(self) -> bool:
+        """The socket may be held open by a process that was forked meanwhile, so the parent is asked for as well."""
+        return os.getppid() == self._parent
+
+    def _serve(self) -> bool:
+        # One question at a time is under way, so that a read never takes two of them.
+        message, fds, _, _ = socket.recv_fds(self._control, 1 << 16, 2)
+        if not message:
+            return False
+        if fds:
+            wire.send(self._control, {"pid": self._fork(*fds)})
+        else:
+            wire.send(self._control, {"status": self._wait(message)})
+        return True
+
+    def _fork(self, jobs: int, output: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            self._control.close()
+            _work(jobs, output)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.setpgid(pid, pid)  # whoever comes first: this process may be asked to kill it before it has run
+        self._workers.add(pid)
+        os.close(jobs)
+        os.close(output)
+        return pid
+
+    def _wait(self, message: bytes) -> int | None:
+        """The exit status of a worker that is gone; negative for a signal."""
+        pid = wire.unpack(message)["wait"]
+        self._workers.discard(pid)
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:
+            return None
+
+
+def _work(jobs: int, output: int) -> NoReturn:
+    """A worker's life. Never returns into the mother's code."""
+    status = 1
+    try:
+        with contextlib.suppress(PermissionError):
+            os.setpgid(0, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        _answer_jobs(socket.socket(fileno=jobs))
+        status = 0
+    except BrokenPipeError:
+        pass  # nobody waits for the answer
+    except SystemExit as exc:
+        status = exc.code if isinstance(exc.code, int) else 1
+    finally:
+        os._exit(status)
+
+
+def _answer_jobs(sock: socket.socket) -> None:
+    builder = _Builder()
+    while (record := wire.receive(sock)) is not None:
+        wire.send(sock, builder.answer(Job.from_json(record)).to_json())
+
+
+class _Builder:
+    """Builds keys of one plugin after the other; what a plugin needs is wired once."""
+
+    def __init__(self) -> None:
+        self._wired: dict[str, _Wiring] = {}
+
+    def answer(self, job: Job) -> Answer:
+        """Build one key. Whatever goes wrong becomes text: not every exception survives a journey."""
+        start = time.monotonic()
+        try:
+            wiring = self._wiring(job)
+            record = wiring.kernels.get(job.kernel) or wiring.imported(job)
+            if record is None:
+                why = wiring.refused or "made from live objects, or in __main__"
+                return Answer("local", error=f"{job.kernel} is not there in a compile process: {why}")
+            key = decode_key(record.kernel, job.key)
+            with TargetScope(wiring.target):
+                n_compiles = wiring.policy.build(record.kernel, key, wiring.target)
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - as said above
+            return Answer(outcome_of(exc).value, seconds=_since(start), error=describe_error(exc))
+        return Answer("built", n_compiles, _since(start))
+
+    def _wiring(self, job: Job) -> "_Wiring":
+        setup = repr((job.plugin, job.target, job.root, job.config))
+        if setup not in self._wired:
+            self._wired[setup] = _Wiring(job)
+        return self._wired[setup]
+
+
+class _Wiring:
+    """Registry, backends and policy for one plugin, configuration, target and store."""
+
+    def __init__(self, job: Job) -> None:
+        log = EventLog(job.run)
+        registry = Registry(lambda name: name == job.plugin)
+        registry.load_builtin()
+        registry.load_installed()
+        toolchains = tuple(backend.toolchain() for backend in registry.backends if not backend.missing())
+        parsed = Target.parse(job.target)
+        self.target = Target(parsed.kind, parsed.arch, toolchains)
+        self.policy = BuiltinPolicy(registry.backends, log.emit, lock_timeout_s=None)
+        kernels = registry.kernels(read_config(job.config), self.target)
+        self.kernels = {kernel.id: kernel for kernel in kernels}
+        self.refused = next((refused.reason for refused in registry.refused if refused.name == job.plugin), "")
+        self.policy.know(kernels)
+        root = Path(job.root)
+        self.policy.use(Store(root))
+        log.keep_in(root / "events")
+
+    def imported(self, job: Job) -> RegisteredKernel | None:
+        """A kernel that no plugin yields, from the place that the job names."""
+        module, _, attribute = job.import_path.partition(":")
+        if not module:
+            return None
+        kernel = getattr(importlib.import_module(module), attribute)
+        record = RegisteredKernel(job.kernel, kernel, job.plugin, job.distribution, None, job.import_path)
+        self.policy.know([record])
+        self.kernels[job.kernel] = record
+        return record
+
+
+def _since(start: float) -> float:
+    return round(time.monotonic() - start, 4)
+
+
+def _widen_affinity() -> None:
+    """A bound process passes its one core on; the compile processes may use whatever the container has."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Reads a vLLM configuration into the fields of `WarmupConfig`.
+
+By attribute, with a default for each, so that what one version of vLLM lacks changes nothing else; nothing is imported. No
+model is known by name: layers are recognized by what they have.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+def read(vllm_config: Any, rank: int) -> dict[str, Any]:
+    """The fields that `vllm_config` decides, as plain data.
+
+    Args:
+        vllm_config: vLLM's `VllmConfig`.
+        rank: The rank within the engine.
+    """
+    dtype = str(_get(vllm_config, "model_config.dtype", "bfloat16")).removeprefix("torch.")
+    sizes = _get(vllm_config, "compilation_config.cudagraph_capture_sizes", None) or ()
+    return {
+        "dtype": dtype,
+        "kv_cache_dtype": str(_get(vllm_config, "cache_config.cache_dtype", "auto")).removeprefix("torch."),
+        "max_num_batched_tokens": _get(vllm_config, "scheduler_config.max_num_batched_tokens", 8192),
+        "max_num_seqs": _get(vllm_config, "scheduler_config.max_num_seqs", 256),
+        "max_model_len": _get(vllm_config, "model_config.max_model_len", None),
+        "cudagraph_capture_sizes": tuple(sorted(sizes)),
+        "num_speculative_tokens": _get(vllm_config, "speculative_config.num_speculative_tokens", 0),
+        "quantization": _text(_get(vllm_config, "model_config.quantization", None)),
+        "attention": _distinct(_attention(_layers(vllm_config))),
+        "moe": _distinct(_moe(_layers(vllm_config), vllm_config)),
+        **_ranks(_get(vllm_config, "parallel_config", None), rank),
+    }
+
+
+def _ranks(parallel: Any, rank: int) -> dict[str, int]:
+    """Ranks are laid out with tensor parallelism innermost, then context, then pipeline; experts span data and tensor ranks."""
+    tp = _get(parallel, "tensor_parallel_size", 1)
+    pp = _get(parallel, "pipeline_parallel_size", 1)
+    dp = _get(parallel, "data_parallel_size", 1)
+    context = _get(parallel, "prefill_context_parallel_size", 1)
+    dp_rank = _get(parallel, "data_parallel_index", None)
+    dp_rank = _get(parallel, "data_parallel_rank", 0) if dp_rank is None else dp_rank
+    stage = tp * context
+    ranks = {
+        "tp_rank": rank % tp, "tp_size": tp, "pp_rank": rank // stage % pp, "pp_size": pp, "dp_rank": dp_rank, "dp_size": dp,
+    }  # fmt: skip
+    if _get(parallel, "enable_expert_parallel", default=False):
+        ranks |= {"ep_rank": dp_rank * stage + rank % stage, "ep_size": dp * stage}
+    return ranks
+
+
+def _layers(vllm_config: Any) -> list[Any]:
+    return list((_get(vllm_config, "compilation_config.static_forward_context", None) or {}).values())
+
+
+def _attention(layers: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    for layer in layers:
+        sizes = [getattr(layer, name, None) for name in ("num_heads", "num_kv_heads", "head_size")]
+        if not all(isinstance(size, int) for size in sizes):
+            continue
+        yield {
+            "n_heads": sizes[0],
+            "n_kv_heads": sizes[1],
+            "head_size": sizes[2],
+            "sliding_window": _window(getattr(layer, "sliding_window", None)),
+            "logits_soft_cap": float(_get(layer, "impl.logits_soft_cap", None) or 0.0),
+            "backend": _backend_name(layer),
+        }
+
+
+def _window(window: Any) -> int | None:
+    """A layer holds a number of tokens, or None or -1 for none."""
+    return window if isinstance(window, int) and window > 0 else None
+
+
+def _backend_name(layer: Any) -> str:
+    get_name = _get(layer, "attn_backend.get_name", None)
+    return str(get_name()) if callable(get_name) else ""
+
+
+def _moe(layers: Iterable[Any], vllm_config: Any) -> Iterator[dict[str, Any]]:
+    quantization = _get(vllm_config, "quant_config", None)
+    method = getattr(quantization, "get_name", None)
+    for layer in layers:
+        config = getattr(layer, "moe_config", None)
+        n_experts = getattr(config, "num_experts", None)
+        if not isinstance(n_experts, int):
+            continue
+        yield {
+            "n_experts": n_experts,
+            "n_local_experts": _get(config, "num_local_experts", n_experts),
+            "top_k": _get(config, "experts_per_token", 1),
+            "hidden_size": _get(config, "hidden_dim", 0),
+            "intermediate_size": _get(config, "intermediate_size_per_partition", 0),
+            "quantization": _text(method()) if callable(method) else None,
+            "group_size": _get(quantization, "group_size", -1),
+        }
+
+
+def _distinct(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without repeats: a deep model has the same layer many times."""
+    return list({tuple(record.items()): record for record in records}.values())
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _get(obj: Any, path: str, default: Any) -> Any:
+    """`obj.a.b`, or the default where one of them is missing or None on the way."""
+    for name in path.split("."):
+        obj = getattr(obj, name, None)
+        if obj is None:
+            return default
+    return obj

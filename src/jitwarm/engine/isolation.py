@@ -1,0 +1,86 @@
+"""What the policy asks to build elsewhere: jobs for the compile processes, within what is left of the start's budget."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from jitwarm.contract.config import WarmupConfig
+from jitwarm.contract.kernel import RegisteredKernel
+from jitwarm.contract.target import Target
+from jitwarm.engine.jobs import Answer, Job
+from jitwarm.engine.workers import Workers
+from jitwarm.errors import KeyTimeoutError, Skipped, WorkerDiedError, WorkersUnavailableError
+
+OVER_BUDGET = "the time budget ended before it was built (JITWARM_TIME_BUDGET_S)"
+
+
+class ChildIsolation:
+    """Builds each key in a compile process, and once more in a fresh one if that dies.
+
+    Args:
+        workers: The compile processes.
+        config: What the kernels were listed for.
+        root: The store.
+        run: Names the run's event log.
+        key_timeout_s: Longest that one key may take.
+        emit: Receives `isolation_unavailable`, at most once.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        config: WarmupConfig,
+        root: Path,
+        run: str,
+        key_timeout_s: float,
+        emit: Callable[..., None],
+    ) -> None:
+        self.ends_at: float | None = None
+        self._workers = workers
+        self._config = dataclasses.asdict(config)
+        self._root = str(root)
+        self._run = run
+        self._key_timeout_s = key_timeout_s
+        self._emit = emit
+        self._is_available = True
+
+    def build(self, kernel: RegisteredKernel, key: str, target: Target) -> Answer:
+        """Build one key; see `engine.compiler.Isolation`.
+
+        Raises:
+            Skipped: The budget ended first.
+            KeyTimeoutError: The compiler hung.
+            WorkerDiedError: The compiler died twice.
+        """
+        if not self._is_available:
+            return Answer("local", error="no compile process can be started")
+        job = Job(
+            kernel.plugin,
+            kernel.id,
+            key,
+            str(target),
+            self._config,
+            self._root,
+            self._run,
+            kernel.distribution,
+            kernel.import_path,
+        )
+        try:
+            try:
+                return self._ask(job, kernel.backend)
+            except WorkerDiedError:
+                return self._ask(job, kernel.backend)
+        except WorkersUnavailableError as exc:
+            self._is_available = False
+            self._emit("isolation_unavailable", error=str(exc))
+            return Answer("local", error=exc.message)
+
+    def _ask(self, job: Job, backend: str | None) -> Answer:
+        left_s = self.ends_at - time.monotonic() if self.ends_at is not None else float("inf")
+        try:
+            return self._workers.build(job, backend, min(self._key_timeout_s, max(left_s, 0.0)))
+        except KeyTimeoutError as exc:
+            if left_s < self._key_timeout_s:
+                raise Skipped(OVER_BUDGET) from exc
+            raise

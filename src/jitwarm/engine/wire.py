@@ -1,0 +1,60 @@
+"""The wire format between a process and its compile processes: JSON with its length before it. No pickle."""
+
+import json
+import socket
+from typing import Any
+
+from jitwarm.errors import WorkerDiedError
+
+_LENGTH_BYTES = 8
+_MAX_BYTES = 64 << 20  # a job is some kilobytes: a longer one is not ours
+
+
+def pack(message: Any) -> bytes:
+    """One message as bytes."""
+    body = json.dumps(message).encode()
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+def unpack(data: bytes) -> Any:
+    """The message of `pack`."""
+    return json.loads(data[_LENGTH_BYTES:])
+
+
+def send(sock: socket.socket, message: Any) -> None:
+    """Send one message.
+
+    Raises:
+        OSError: The other side is gone.
+    """
+    sock.sendall(pack(message))
+
+
+def receive(sock: socket.socket) -> Any:
+    """The next message; None where the other side has closed the connection.
+
+    Raises:
+        WorkerDiedError: What came is no message, or ended in its middle.
+        TimeoutError: The socket's own timeout passed.
+    """
+    head = _exactly(sock, _LENGTH_BYTES)
+    if not head:
+        return None
+    length = int.from_bytes(head, "big")
+    if length > _MAX_BYTES:
+        raise WorkerDiedError(f"a compile process answered what is no message ({head!r})")
+    try:
+        return json.loads(_exactly(sock, length))
+    except ValueError as exc:
+        raise WorkerDiedError(f"a compile process answered what is no message: {exc}") from exc
+
+
+def _exactly(sock: socket.socket, n_bytes: int) -> bytes:
+    """`n_bytes`, or fewer where the connection ends."""
+    parts = bytearray()
+    while len(parts) < n_bytes:
+        part = sock.recv(n_bytes - len(parts))
+        if not part:
+            break
+        parts += part
+    return bytes(parts)

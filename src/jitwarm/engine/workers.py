@@ -1,0 +1,247 @@
+"""Compile processes: a compiler that hangs, crashes or eats memory costs one key, and never the server.
+
+    here                         mother: python -m jitwarm.child           worker
+    Workers ----- control -----> imports the compiler, compiles nothing,
+       |                         forks workers -------------------------> compiles, one job at a time
+       +------------------ jobs and answers, a socket per worker ------->
+
+vLLM's workers are daemonic processes of `multiprocessing`, which may have no children of that kind; `subprocess` works there,
+and is safe in a process with CUDA and threads. The mother leads a session of its own and each worker a process group, so that
+a kill reaches the compilers that a worker has started. When this process ends, however it ends, the mother sees the control
+socket close, and ends her workers and herself.
+"""
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jitwarm.engine import wire
+from jitwarm.engine.jobs import Answer, Job
+from jitwarm.errors import KeyTimeoutError, WorkerDiedError, WorkersUnavailableError
+
+# Together they hide every GPU from every stack: a child makes no CUDA context, and a machine with a GPU bakes as one without.
+BLIND = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
+
+_START_TIMEOUT_S = 120.0  # a mother imports a compiler, on a node that may be busy loading weights
+_END_TIMEOUT_S = 2.0
+_TAIL_BYTES = 4096
+_N_LINES = 8
+
+
+class Workers:
+    """The compile processes of one run: per backend a mother with one worker, started when they are first needed.
+
+    Args:
+        preload: Backend name -> modules that its mother imports before she forks.
+        emit: Receives `child_start` and `child_end`.
+    """
+
+    def __init__(self, preload: Mapping[str, Sequence[str]], emit: Callable[..., None]) -> None:
+        self._preload = preload
+        self._emit = emit
+        self._mothers: dict[str, _Mother] = {}
+        self._workers: dict[str, _Worker] = {}
+
+    def build(self, job: Job, backend: str | None, timeout_s: float) -> Answer:
+        """Build one key in a worker, and wait for it.
+
+        Args:
+            job: What to build.
+            backend: Whose mother to ask; None for a kernel that no adapter knows.
+            timeout_s: Then the worker is killed.
+
+        Raises:
+            WorkersUnavailableError: No process can be started.
+            KeyTimeoutError: It took longer.
+            WorkerDiedError: The worker ended, or answered what is no answer; the next job gets a fresh one.
+        """
+        name = backend or ""
+        worker = self._workers.get(name) or self._start(name)
+        try:
+            return worker.ask(job, timeout_s)
+        except BaseException as exc:  # also an interrupt: then nobody waits for the answer
+            self._workers.pop(name).kill()
+            self._emit("child_end", child=worker.pid, why=str(exc).partition("\n")[0] or type(exc).__name__)
+            if isinstance(exc, WorkerDiedError):
+                raise WorkerDiedError(f"{exc.message}{self._mothers[name].describe_end(worker.pid)}", exc.hint) from exc
+            raise
+
+    def close(self) -> None:
+        """End every process; those that do not end are killed."""
+        for worker in self._workers.values():
+            worker.close()
+        for mother in self._mothers.values():
+            mother.close()
+        self._workers.clear()
+        self._mothers.clear()
+
+    def _start(self, name: str) -> "_Worker":
+        mother = self._mothers.get(name)
+        if mother is None or not mother.is_alive():
+            mother = self._mothers[name] = _Mother(self._preload.get(name, ()))
+        worker = self._workers[name] = mother.fork()
+        self._emit("child_start", child=worker.pid, backend=name or None)
+        return worker
+
+
+class _Mother:
+    """One process that forks workers and knows how they ended."""
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        self._control, theirs = socket.socketpair()
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as she does
+        path = os.pathsep.join(place for place in sys.path if place)  # what this process can import, the child can
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
+                [sys.executable, "-P", "-m", "jitwarm.child", str(theirs.fileno()), *preload],
+                env={**os.environ, **BLIND, "PYTHONPATH": path},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._printed,
+                stderr=self._printed,
+                start_new_session=True,
+            )
+        except (OSError, ValueError, TypeError) as exc:
+            self._control.close()
+            raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
+        finally:
+            theirs.close()
+        self._control.settimeout(_START_TIMEOUT_S)
+
+    def fork(self) -> "_Worker":
+        """A fresh worker."""
+        jobs, theirs = socket.socketpair()
+        output, their_output = os.pipe()
+        try:
+            socket.send_fds(self._control, [wire.pack({"fork": True})], [theirs.fileno(), their_output])
+            answer = wire.receive(self._control)
+            pid = answer["pid"] if answer else None
+        except (OSError, WorkerDiedError):
+            pid = None
+        finally:
+            theirs.close()
+            os.close(their_output)
+        if pid is None:
+            jobs.close()
+            os.close(output)
+            self.close()
+            raise WorkersUnavailableError(
+                f"a compile process does not start (status {self._process.poll()})", self._last()
+            )
+        return _Worker(pid, jobs, output)
+
+    def _last(self) -> str:
+        """The end of what she printed."""
+        self._printed.seek(0)
+        lines = self._printed.read().decode(errors="replace").strip().splitlines()[-_N_LINES:]
+        return "it printed last:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
+
+    def is_alive(self) -> bool:
+        """Whether she can fork."""
+        return self._process.poll() is None
+
+    def describe_end(self, pid: int) -> str:
+        """How a worker that is gone ended, as the end of a sentence."""
+        try:
+            wire.send(self._control, {"wait": pid})
+            status = (wire.receive(self._control) or {}).get("status")
+        except (OSError, WorkerDiedError):
+            status = None
+        if status is None:
+            return ""
+        if status < 0:
+            name = signal.Signals(-status).name
+            return f": killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return f": exit status {status}"
+
+    def close(self) -> None:
+        """Let her end, and see to it that she does."""
+        self._control.close()
+        try:
+            self._process.wait(_END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+class _Worker:
+    """One process that compiles."""
+
+    def __init__(self, pid: int, jobs: socket.socket, output: int) -> None:
+        self.pid = pid
+        self._jobs = jobs
+        self._output = output
+        self._tail = b""
+
+    def ask(self, job: Job, timeout_s: float) -> Answer:
+        """Send one job and wait for its answer. What the compilers print meanwhile is read, and its end kept for an error."""
+        deadline = time.monotonic() + timeout_s
+        self._tail = b""
+        try:
+            wire.send(self._jobs, job.to_json())
+            self._await_answer(deadline, timeout_s)
+            self._jobs.settimeout(max(deadline - time.monotonic(), 1.0))
+            record = wire.receive(self._jobs)
+        except TimeoutError as exc:
+            raise WorkerDiedError("the compile process began an answer and did not end it") from exc
+        except OSError as exc:
+            raise WorkerDiedError("the compile process ended", self._printed()) from exc
+        if record is None:
+            raise WorkerDiedError("the compile process ended", self._printed())
+        try:
+            return Answer.from_json(record)
+        except TypeError as exc:
+            raise WorkerDiedError(f"the compile process answered what is no answer: {record!r:.200}") from exc
+
+    def kill(self) -> None:
+        """End it and what it has started, at once."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.close()
+
+    def close(self) -> None:
+        """Close this side; an idle worker ends by itself."""
+        self._jobs.close()
+        os.close(self._output)
+
+    def _await_answer(self, deadline: float, timeout_s: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._jobs, selectors.EVENT_READ)
+            selector.register(self._output, selectors.EVENT_READ)
+            while True:
+                ready = selector.select(max(deadline - time.monotonic(), 0))
+                if time.monotonic() >= deadline:
+                    raise KeyTimeoutError(
+                        f"not compiled after {timeout_s:g} s: the compiler was killed",
+                        "raise JITWARM_KEY_TIMEOUT_S if it needs longer"
+                        + (f"\n{self._printed()}" if self._tail else ""),
+                    )
+                sources: set[Any] = {key.fileobj for key, _ in ready}
+                if self._output in sources and not self._read_output():
+                    selector.unregister(self._output)
+                if self._jobs in sources:
+                    return
+
+    def _read_output(self) -> bool:
+        text = os.read(self._output, 65536)
+        self._tail = (self._tail + text)[-_TAIL_BYTES:]
+        return bool(text)
+
+    def _printed(self) -> str:
+        """The last lines of what the worker has printed."""
+        os.set_blocking(self._output, False)
+        with contextlib.suppress(BlockingIOError, OSError):
+            while self._read_output():
+                pass
+        os.set_blocking(self._output, True)
+        lines = self._tail.decode(errors="replace").strip().splitlines()[-_N_LINES:]
+        return "it printed last:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""

@@ -1,0 +1,54 @@
+"""jitwarm inside vLLM, as a general plugin: `register` is the entry point of the group `vllm.general_plugins`.
+
+The way through this package: `register` (in every process, some milliseconds) -> `seam` (the one place where vLLM is changed) ->
+`warmup` (in workers, at the seam) -> `adoption` (vLLM's own registry) and `reporting` (vLLM's log and progress bar).
+"""
+
+import os
+import time
+
+# When and where `register` ran; the event log is opened much later, in a worker, and told then.
+REGISTERED: dict[str, int] = {}
+
+_OFF = frozenset({"1", "true", "yes", "on", "all"})
+_CACHES = {"TRITON_CACHE_DIR": "triton", "TILELANG_CACHE_DIR": "tilelang", "CUTE_DSL_CACHE_DIR": "cutedsl"}
+
+
+def register() -> None:
+    """Arrange for the warm-up to run in this process, should it become a vLLM worker.
+
+    vLLM calls this bare, in each of its processes: it never raises, may be called again, and imports neither a GPU stack nor
+    vLLM's worker modules. It starts no thread and asks no driver, so that a fork after it is safe.
+
+    Side effects: `WorkerWrapperBase.init_device` of vLLM is wrapped; the compilers' cache variables are set in `os.environ` where
+    they are unset, for otherwise torch's Inductor moves Triton's directory while memory is profiled.
+    """
+    if os.environ.get("JITWARM_DISABLE", "").strip().lower() in _OFF:
+        return
+    try:
+        from jitwarm.integrations.vllm import seam  # noqa: PLC0415 - nothing where we are switched off
+
+        _place_caches()
+        seam.install()
+    except Exception as exc:  # noqa: BLE001 - a plugin that raises here ends vLLM's start
+        complain(f"not active: {type(exc).__name__}: {exc}")
+    else:
+        REGISTERED.update(t_ns=time.time_ns(), mono_ns=time.monotonic_ns(), pid=os.getpid())
+
+
+def complain(text: str) -> None:
+    """One warning in vLLM's log."""
+    import logging  # noqa: PLC0415 - rarely needed
+
+    logging.getLogger("vllm.jitwarm").warning("jitwarm: %s", text)
+
+
+def _place_caches() -> None:
+    """Point the compilers' caches under our root before anyone else moves them; a user's value wins."""
+    if os.environ.get("JITWARM_MANAGE_CACHES", "").strip().lower() in {"0", "false", "no", "off"}:
+        return
+    from jitwarm.settings import Settings  # noqa: PLC0415 - as above
+
+    root = Settings(cache_dir=os.environ.get("JITWARM_CACHE_DIR") or None).root
+    for variable, directory in _CACHES.items():
+        os.environ.setdefault(variable, str(root / directory))

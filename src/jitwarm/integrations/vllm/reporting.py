@@ -1,0 +1,118 @@
+"""What a person sees of the warm-up inside vLLM: vLLM's own log, and one progress bar.
+
+Ranks of one node mostly have the same to say. Whoever says it first leaves a mark in the run's directory, and the others keep
+silent: one line per node, not per rank.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from jitwarm.contract.kernel import Outcome
+from jitwarm.engine.isolation import OVER_BUDGET
+from jitwarm.engine.report import Report
+from jitwarm.session import Session
+
+log = logging.getLogger("vllm.jitwarm")  # only loggers below `vllm` have a handler
+
+_WARM = frozenset(outcome.value for outcome in Outcome if outcome.is_warm)
+_MAX_LINES = 20
+
+
+class Reporter:
+    """Listens to a run; shows a bar on the first rank, and tells at the end what is warm and what is not, with the culprit.
+
+    Args:
+        worker: vLLM's worker.
+        is_verbose: Also log each key.
+    """
+
+    def __init__(self, worker: Any, *, is_verbose: bool) -> None:
+        self._rank = worker.rank
+        self._is_verbose = is_verbose
+        self._has_bar = worker.rank == 0 and not _data_parallel_rank(worker)
+        self._n_keys = 0
+        self._bar: Any = None
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Take one event into account."""
+        name = event["event"]
+        if name == "key_planned":
+            self._n_keys += 1
+        elif name == "key_start" and self._has_bar and self._bar is None:
+            self._bar = _bar(self._n_keys)
+        elif name == "key_end":
+            if self._bar is not None:
+                self._bar.set_postfix_str(event["kernel"], refresh=False)
+                self._bar.update()
+            if self._is_verbose:
+                log.info("jitwarm: %s: %s in %.2f s", event["label"], event["outcome"], event["seconds"])
+
+    def close(self, session: Session) -> None:
+        """End the bar and log what the run came to."""
+        if self._bar is not None:
+            self._bar.close()
+        report = session.report
+        node = _Node(session)
+        for line in complaints(report):
+            node.say(logging.WARNING, line)
+        n_warm = sum(n for outcome, n in report.outcomes.items() if outcome in _WARM)
+        counts = ", ".join(f"{n} {outcome}" for outcome, n in report.outcomes.items())
+        node.say(
+            logging.INFO,
+            f"{n_warm} of {report.n_keys} keys warm for {report.target} in {report.seconds:.1f} s"
+            + (f" ({counts})" if counts else "")
+            + f"; events in {session.root / 'events' / session.log.run}",
+            mark=" ".join(sorted(row.digest or "" for row in report.rows)),
+        )
+
+
+class _Node:
+    """The ranks on one node, as far as they share the run's directory."""
+
+    def __init__(self, session: Session) -> None:
+        self._directory = session.root / "events" / session.log.run
+
+    def say(self, level: int, text: str, mark: str = "") -> None:
+        """Log `text`, unless another rank of this node has said it, or what has the same mark."""
+        log.log(level if self._is_first(mark or text) else logging.DEBUG, "jitwarm: %s", text)
+
+    def _is_first(self, mark: str) -> bool:
+        name = f".said-{os.uname().nodename}-{hashlib.sha256(mark.encode()).hexdigest()[:16]}"
+        try:
+            os.close(os.open(self._directory / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            return False
+        except OSError:
+            return True
+        return True
+
+
+def complaints(report: Report) -> list[str]:
+    """What is not as it should be, each with its culprit."""
+    refused = [f"plugin {r['plugin']} ({r['distribution']}) is left out: {r['reason']}" for r in report.refused]
+    policies = [f"policy {e['plugin']}.{e['hook']} failed: {e['error']}" for e in report.policy_errors]
+    if n_late := sum(row.error == OVER_BUDGET for row in report.rows):
+        refused.append(f"{n_late} keys are not warm: {OVER_BUDGET}")
+    cold = [
+        f"{kernel.id} {f'[{row.label}] ' if row.digest else ''}is {row.outcome}: {row.error or 'no reason given'}"
+        for kernel in report.kernels.values()
+        for row in kernel.rows
+        if row.outcome not in _WARM and row.outcome != Outcome.SKIPPED.value
+    ]
+    if len(cold) > _MAX_LINES:
+        cold = [*cold[:_MAX_LINES], f"and {len(cold) - _MAX_LINES} more keys; the event log has them all"]
+    return refused + policies + cold
+
+
+def _bar(n_keys: int) -> Any:
+    from tqdm import tqdm  # noqa: PLC0415 - vLLM has it
+
+    return tqdm(total=n_keys, desc=f"jitwarm ({n_keys} keys)", unit="key", dynamic_ncols=True)
+
+
+def _data_parallel_rank(worker: Any) -> int:
+    parallel = getattr(worker.vllm_config, "parallel_config", None)
+    return int(getattr(parallel, "data_parallel_rank", 0) or 0)

@@ -1,0 +1,145 @@
+"""The warm-up of one vLLM worker: configuration, session, outcome. Runs at the seam, and nowhere else."""
+
+import dataclasses
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jitwarm.contract.config import LiveObjects, WarmupConfig
+from jitwarm.errors import TargetError, WarmupFailedError
+from jitwarm.integrations.vllm import REGISTERED, adoption, complain
+from jitwarm.integrations.vllm.reporting import Reporter, complaints
+from jitwarm.session import Session
+from jitwarm.settings import Asked, read_leniently
+
+_MONITOR = "vllm.utils.jit_monitor"
+
+
+class Watch:
+    """What is still to be noted after the warm-up: the monitor, and the first step of a request.
+
+    Args:
+        session: None where there was no warm-up.
+    """
+
+    def __init__(self, session: Session | None = None) -> None:
+        self._session = session
+        self._was_armed = _is_armed()
+
+    def after_start(self, worker: Any) -> None:
+        """Called when the worker's own warm-up is over."""
+        if self._session is None:
+            return
+        if _is_armed() and not self._was_armed:
+            self._session.log.emit("monitor_armed", mode=getattr(sys.modules[_MONITOR], "_mode", None))
+        _once_after(worker, "execute_model", self._first_step)
+
+    def _first_step(self) -> None:
+        if self._session is not None:
+            self._session.log.emit("first_token")
+            self._session.finish()
+
+
+def warm_worker(worker: Any) -> Watch:
+    """Make every kernel of every installed plugin warm in this process.
+
+    Args:
+        worker: vLLM's worker, with its model loaded and its KV cache in place.
+
+    Raises:
+        WarmupFailedError: Policy `strict`, and something is not warm. Nothing else: a fault of ours is one line in the log.
+    """
+    try:
+        asked, problems = read_leniently(_additional_config(worker.vllm_config))
+        for problem in problems:
+            complain(f"setting {problem}")
+        if asked.settings.disable == ("*",):
+            return Watch()
+        with _lenient_monitor():
+            return Watch(_warm(worker, asked))
+    except WarmupFailedError:
+        raise
+    except TargetError as exc:
+        complain(f"no warm-up: {exc.message} ({exc.hint})")
+    except Exception as exc:  # noqa: BLE001 - whatever fails here, the engine starts
+        complain(f"warm-up ended early: {exc}\n{traceback.format_exc()}")
+    return Watch()
+
+
+def _warm(worker: Any, asked: Asked) -> Session:
+    settings = asked.settings
+    config = WarmupConfig.from_vllm(worker.vllm_config, worker.rank, asked.config.extra)
+    run_id = settings.run_id or str(getattr(worker.vllm_config, "instance_id", ""))
+    reporter = Reporter(worker, is_verbose=settings.verbose)
+    session = Session(
+        Asked(config, dataclasses.replace(settings, run_id=run_id)),
+        listeners=[reporter],
+        is_server=True,
+        prepare_thread=_device_chooser(worker),
+        rank=worker.rank,
+    )
+    session.log.emit("registered", at_t_ns=REGISTERED.get("t_ns"), at_mono_ns=REGISTERED.get("mono_ns"))
+    session.log.emit("phase_start", phase="warmup")
+    with LiveObjects(worker.get_model(), getattr(worker, "model_runner", None)):
+        if settings.adopt:
+            adoption.adopt(worker, session.registry)
+        report = session.run(session.plan())
+    session.log.emit("phase_end", phase="warmup", outcomes=report.outcomes)
+    reporter.close(session)
+    if settings.policy == "strict" and (wrong := complaints(report)):
+        raise WarmupFailedError("jitwarm: not everything is warm, and JITWARM_POLICY is strict", "\n".join(wrong))
+    return session
+
+
+def _additional_config(vllm_config: Any) -> dict[str, Any]:
+    """What was given as `--additional-config '{"jitwarm": {...}}'`."""
+    given = getattr(vllm_config, "additional_config", None)
+    own = given.get("jitwarm") if isinstance(given, dict) else None
+    return own if isinstance(own, dict) else {}
+
+
+def _device_chooser(worker: Any) -> Callable[[], None]:
+    """Threads do not share the current GPU: each begins with the first one, whatever the worker's is."""
+    device = getattr(worker, "device", None)
+
+    def choose() -> None:
+        if getattr(device, "type", "") == "cuda":
+            sys.modules["torch"].cuda.set_device(device)
+
+    return choose
+
+
+def _is_armed() -> bool:
+    monitor = sys.modules.get(_MONITOR)
+    return bool(getattr(monitor, "_active", False))
+
+
+@contextmanager
+def _lenient_monitor() -> Iterator[None]:
+    """While entered, a monitor that is armed already (elastic scale-up warms up a serving worker) only warns of our compiles."""
+    monitor: Any = sys.modules.get(_MONITOR)
+    if not _is_armed() or getattr(monitor, "_mode", None) != "error":
+        yield
+        return
+    monitor._mode = "warn"  # noqa: SLF001 - it has no switch
+    try:
+        yield
+    finally:
+        monitor._mode = "error"  # noqa: SLF001 - as above
+
+
+def _once_after(worker: Any, method: str, note: Callable[[], None]) -> None:
+    """Call `note` after the next call of a method of this worker; later calls are the method itself again."""
+    original = getattr(worker, method, None)
+    if original is None:
+        return
+
+    def once(*args: Any, **kwargs: Any) -> Any:
+        vars(worker).pop(method, None)
+        result = original(*args, **kwargs)
+        note()
+        return result
+
+    setattr(worker, method, once)
