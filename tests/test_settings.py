@@ -6,7 +6,7 @@ import pytest
 
 from jitwarm import AttentionGroup
 from jitwarm.errors import SettingsError
-from jitwarm.settings import Settings, matches, read
+from jitwarm.settings import Settings, matches, read, read_leniently
 
 
 @pytest.fixture
@@ -229,19 +229,140 @@ def test_an_assignment_is_taken_or_refused_and_never_passed_over(text):
         ({"JITWARM_DISABLE": "example,*:gemm"}, Settings(disable=("example", "*:gemm"))),
         ({"JITWARM_MANAGE_CACHES": "0"}, Settings(manage_caches=False)),
         ({"JITWARM_LOCK_TIMEOUT_S": "2.5"}, Settings(lock_timeout_s=2.5)),
+        ({"JITWARM_POLICY": "strict"}, Settings(policy="strict")),
+        ({"JITWARM_POLICY": "warn"}, Settings()),
+        ({"JITWARM_ISOLATE": "0"}, Settings(isolate=False)),
+        ({"JITWARM_ISOLATE": "on", "JITWARM_ADOPT": "1"}, Settings()),
+        ({"JITWARM_ADOPT": "No"}, Settings(adopt=False)),
+        ({"JITWARM_VERBOSE": "true"}, Settings(verbose=True)),
+        ({"JITWARM_TIME_BUDGET_S": "120"}, Settings(time_budget_s=120.0)),
+        ({"JITWARM_TIME_BUDGET_S": "0"}, Settings(time_budget_s=0.0)),
+        ({"JITWARM_TIME_BUDGET_S": ""}, Settings()),
+        ({"JITWARM_KEY_TIMEOUT_S": "9.5"}, Settings(key_timeout_s=9.5)),
+        ({"JITWARM_PLAN_TIMEOUT_S": "5"}, Settings(plan_timeout_s=5.0)),
     ],
 )
 def test_what_a_variable_sets(environ, expected):
     assert read(environ=environ).settings == expected
 
 
+SLIPS = [
+    ("JITWARM_MANAGE_CACHES", "maybe"),
+    ("JITWARM_LOCK_TIMEOUT_S", "soon"),
+    ("JITWARM_LOCK_TIMEOUT_S", "nan"),
+    ("JITWARM_POLICY", "stirct"),
+    ("JITWARM_ISOLATE", "2"),
+    ("JITWARM_ADOPT", "maybe"),
+    ("JITWARM_VERBOSE", "loud"),
+    ("JITWARM_TIME_BUDGET_S", "-1"),
+    ("JITWARM_TIME_BUDGET_S", "inf"),
+    ("JITWARM_KEY_TIMEOUT_S", "1min"),
+    ("JITWARM_PLAN_TIMEOUT_S", "nan"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), SLIPS)
+def test_a_variable_that_cannot_be_read_is_quoted(name, value):
+    error = refused(environ={name: value})
+    assert f"{name}={value}" in error.message
+    assert error.hint
+
+
+@pytest.mark.parametrize("name", ["lock_timeout_s", "time_budget_s", "key_timeout_s", "plan_timeout_s"])
+@pytest.mark.parametrize("value", ["-1", "nan", "inf"])
+def test_a_time_in_a_file_is_0_seconds_or_more(toml, name, value):
+    file = toml(f"[settings]\n{name} = {value}\n")
+    error = refused(file)
+    assert f"{name}: " in error.message
+    assert error.where == f"{file}:2"
+
+
+# --- a server's own settings: it starts, whatever they are -------------------------------------------------------------
+
+
+def lenient(given=None, **environ):
+    return read_leniently(given or {}, environ=environ)
+
+
+def test_a_server_that_is_given_nothing_has_all_defaults_and_no_complaint():
+    asked, problems = lenient()
+    assert asked == read(environ={})
+    assert problems == []
+
+
+@pytest.mark.parametrize(("name", "value"), SLIPS)
+def test_a_variable_that_cannot_be_read_is_one_sentence_and_the_others_count(name, value):
+    asked, (problem,) = lenient(**{name: value, "JITWARM_RUN_ID": "mine"})
+    assert f"{name}={value}: left out (give " in problem
+    assert asked.settings == Settings(run_id="mine")
+
+
+def test_additional_values_win_over_variables():
+    given = {"policy": "strict", "time_budget_s": 30, "isolate": False, "plugins": ["site"]}
+    asked, problems = lenient(given, JITWARM_POLICY="warn", JITWARM_TIME_BUDGET_S="60", JITWARM_RUN_ID="mine")
+    expected = Settings(policy="strict", time_budget_s=30.0, isolate=False, plugins=("site",), run_id="mine")
+    assert asked.settings == expected
+    assert problems == []
+
+
+def test_a_variable_counts_where_the_additional_value_is_left_out():
+    asked, (problem,) = lenient({"policy": "stirct"}, JITWARM_POLICY="strict")
+    assert asked.settings.policy == "strict"
+    assert "stirct" in problem
+
+
 @pytest.mark.parametrize(
-    "environ",
-    [{"JITWARM_MANAGE_CACHES": "maybe"}, {"JITWARM_LOCK_TIMEOUT_S": "soon"}, {"JITWARM_LOCK_TIMEOUT_S": "nan"}],
+    ("given", "texts"),
+    [
+        ({"time_budget": 60}, ["unknown name 'time_budget'", "'time_budget_s'"]),
+        ({"polcy": "strict"}, ["unknown name 'polcy'", "'policy'"]),
+        ({"zzz": 1}, ["unknown name 'zzz'", "known: cache_dir"]),
+        ({"key_timeout_s": -1}, ["key_timeout_s", "-1"]),
+        ({"plan_timeout_s": "soon"}, ["plan_timeout_s", "expected `float`"]),
+        ({"isolate": "no"}, ["isolate", "expected `bool`"]),
+        ({"plugins": "site"}, ["plugins", "expected `array"]),
+        ({"policy": "fail"}, ["policy", "fail"]),
+    ],
 )
-def test_a_variable_that_cannot_be_read_is_quoted(environ):
-    (name, value), *_ = environ.items()
-    assert f"{name}={value}" in refused(environ=environ).message
+def test_an_additional_value_that_cannot_be_used_is_one_sentence_and_the_others_count(given, texts):
+    asked, (problem,) = lenient({**given, "run_id": "mine"})
+    assert all(text in problem for text in [*texts, "left out"])
+    assert asked.settings == Settings(run_id="mine")
+
+
+def test_every_slip_is_told_on_its_own():
+    _, problems = lenient({"polcy": "strict", "isolate": "no"}, JITWARM_ADOPT="maybe")
+    assert len(problems) == 3
+    assert all("\n" not in problem for problem in problems)
+
+
+def test_extra_is_each_plugins_own_and_nothing_else_of_the_configuration():
+    asked, problems = lenient({"extra": {"example": {"hidden_sizes": [4096]}}})
+    assert asked.config.extra == {"example": {"hidden_sizes": [4096]}}
+    assert (asked.settings, problems) == (Settings(), [])
+
+
+@pytest.mark.parametrize("extra", [3, ["example"], "example", {"example": 1}, {"hidden_sizes": [4096]}])
+def test_extra_that_is_no_table_of_tables_is_one_sentence(extra):
+    asked, (problem,) = lenient({"extra": extra, "run_id": "mine"})
+    assert "extra" in problem
+    assert "left out" in problem
+    assert (asked.config.extra, asked.settings.run_id) == ({}, "mine")
+
+
+@pytest.mark.parametrize("extra", [None, {}])
+def test_no_extra_is_no_slip(extra):
+    assert lenient({"extra": extra})[1] == []
+
+
+def test_what_is_given_is_not_changed_and_not_shared():
+    given = {"extra": {"example": {"fast": True}}}
+    asked, _ = lenient(given)
+    asked.config.extra["example"]["fast"] = False
+    assert given == {"extra": {"example": {"fast": True}}}
+
+
+# --- where the store is ------------------------------------------------------------------------------------------------
 
 
 def test_variables_of_the_process_are_read_unless_others_are_given(monkeypatch):

@@ -1,5 +1,6 @@
 """`jitwarm doctor`: look at everything that a bake or a warm-up needs, before it fails in the middle."""
 
+import importlib.util
 import os
 import shutil
 import stat
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from jitwarm.contract.backend import Backend, Finding
 from jitwarm.contract.target import Target
+
+PLUGIN = "jitwarm"  # our name in the group vllm.general_plugins
 
 # File systems on which several machines may see one directory.
 _SHARED = frozenset({"nfs", "nfs4", "lustre", "ceph", "cifs", "smb3", "fuse.sshfs", "9p", "virtiofs", "gpfs", "beegfs"})
@@ -35,7 +38,8 @@ def examine(root: Path, target: Target | None, target_problem: str, backends: Se
     yield _directory("store", root, "JITWARM_CACHE_DIR")
     for name, variable, place in _cache_places(root, backends):
         yield _directory(f"cache of {name}", place, variable)
-    text = "keys compile in this process: a compiler that hangs cannot be stopped"
+    yield from _vllm()
+    text = "bake and warm compile in their own process, where a compiler that hangs cannot be stopped"
     yield Finding(
         "deadlines", "warning", text, "in a build, run it under timeout(1): what was finished stays in the store"
     )
@@ -45,6 +49,22 @@ def _target(target: Target | None, problem: str) -> Finding:
     if target is None:
         return Finding("target", "error", problem, "pass --target cuda:90 or set JITWARM_TARGET")
     return Finding("target", "ok", str(target))
+
+
+def _vllm() -> Iterator[Finding]:
+    """Whether vLLM, where it is installed, will load us: it does not say so itself."""
+    allowed = os.environ.get("VLLM_PLUGINS")
+    if importlib.util.find_spec("vllm") is None and allowed is None:
+        return
+    if allowed is not None and PLUGIN not in allowed.split(","):  # as vLLM reads it: exact names, no spaces
+        wanted = ",".join(filter(None, [allowed, PLUGIN]))
+        yield Finding(
+            "vllm plugin", "warning", f"VLLM_PLUGINS={allowed!r} leaves jitwarm out", f"set VLLM_PLUGINS={wanted}"
+        )
+    elif os.environ.get("JITWARM_DISABLE", "").strip().lower() in {"1", "true", "yes", "on", "all"}:
+        yield Finding("vllm plugin", "warning", "switched off by JITWARM_DISABLE", "unset it to have kernels warmed")
+    else:
+        yield Finding("vllm plugin", "ok", "vLLM loads it in each of its processes")
 
 
 def _program(check: str, names: Iterable[str], fix: str) -> Finding:

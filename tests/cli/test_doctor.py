@@ -131,3 +131,16 @@ def test_findings_are_printed_with_what_to_do_below(cli):
     lines = done.stdout.splitlines()
     nvcc = next(i for i, line in enumerate(lines) if line.startswith("error   nvcc:"))
     assert lines[nvcc + 1].strip().startswith("-> install CUDA")
+
+
+def test_a_vllm_that_will_not_load_us_is_told(doctor):
+    finding = doctor(VLLM_PLUGINS="lora_resolver")[0]["vllm plugin"]
+    assert finding["level"] == "warning"
+    assert finding["fix"] == "set VLLM_PLUGINS=lora_resolver,jitwarm"
+    assert doctor(VLLM_PLUGINS="")[0]["vllm plugin"]["fix"] == "set VLLM_PLUGINS=jitwarm"
+
+
+def test_a_vllm_that_loads_us_is_fine_unless_we_are_switched_off(doctor):
+    assert doctor(VLLM_PLUGINS="lora_resolver,jitwarm")[0]["vllm plugin"]["level"] == "ok"
+    off = doctor(VLLM_PLUGINS="jitwarm", JITWARM_DISABLE="1")[0]["vllm plugin"]
+    assert (off["level"], "JITWARM_DISABLE" in off["detail"]) == ("warning", True)

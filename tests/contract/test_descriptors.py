@@ -34,6 +34,18 @@ def test_strides_must_be_as_many_as_extents():
         TensorSpec("bfloat16", ("m", 8), strides=(1,))
 
 
+@pytest.mark.parametrize(("dtype", "align_bytes"), [("bfloat16", 1), ("float32", 2), ("int64", 4), ("bool", 0)])
+def test_a_promise_below_one_element_is_refused_with_the_least(dtype, align_bytes):
+    with pytest.raises(InvalidKernelError, match=f"align_bytes={align_bytes} is less than one {dtype}") as caught:
+        TensorSpec(dtype, (4,), align_bytes=align_bytes)
+    assert f"{TensorSpec(dtype, (4,)).itemsize_bytes} bytes at least" in caught.value.hint
+
+
+@pytest.mark.parametrize("more", [{"align_bytes": 4}, {"align_bytes": 128}, {"align_bytes": 1, "aligned": False}])
+def test_an_alignment_of_one_element_or_more_and_none_at_all_are_fine(more):
+    assert TensorSpec("float32", (4,), **more).align_bytes == more["align_bytes"]
+
+
 def test_a_spec_can_stand_in_a_key():
     assert hash(TensorSpec("bfloat16", ("m", 8))) == hash(TensorSpec("bfloat16", ("m", 8)))
 

@@ -1,9 +1,13 @@
 """The runner: every key in order, each with a beginning, an end and a reason; one failure is one row."""
 
+import math
+import time
+
 import pytest
 from kits import Key
 
 from jitwarm import Outcome, Skipped, Target, Unresolved
+from jitwarm.engine.isolation import OVER_BUDGET
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey
 from jitwarm.engine.runner import announce, run
 
@@ -107,3 +111,27 @@ def test_an_interrupt_is_not_a_row(events, emit):
     with pytest.raises(KeyboardInterrupt):
         run(PLAN, interrupted, emit)
     assert ends(events) == {}
+
+
+def test_a_budget_that_has_ended_skips_every_key_and_says_so(events, emit):
+    run(PLAN, lambda kernel, key: pytest.fail("compiled"), emit, ends_at=time.monotonic() - 1)
+    assert ends(events) == dict.fromkeys(("d1", "d2", "d3"), ("skipped", OVER_BUDGET))
+    assert "JITWARM_TIME_BUDGET_S" in OVER_BUDGET
+
+
+def test_a_budget_that_ends_in_the_middle_lets_the_key_end_and_skips_the_others(events, emit):
+    ends_at = time.monotonic() + 1
+
+    def compile_key(kernel, key):
+        while time.monotonic() < ends_at:
+            time.sleep(0.01)
+        return Outcome.COMPILED
+
+    run(PLAN, compile_key, emit, ends_at=ends_at)
+    assert [outcome for outcome, _ in ends(events).values()] == ["compiled", "skipped", "skipped"]
+
+
+@pytest.mark.parametrize("ends_at", [None, math.inf])
+def test_without_an_end_every_key_is_made(events, emit, ends_at):
+    run(PLAN, lambda kernel, key: Outcome.COMPILED, emit, ends_at=ends_at)
+    assert [outcome for outcome, _ in ends(events).values()] == ["compiled"] * 3

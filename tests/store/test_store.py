@@ -188,3 +188,40 @@ def test_a_manifest_that_names_files_outside_an_entry_counts_as_none(store, name
     """What is damaged is removed with its directory: that must be an entry's own."""
     store.publish(Entry("f" * 64, "p:k", "{}", "cuda:90", "triton 3.9.0", {name: "0" * 64}, 1.5))
     assert store.find("f" * 64) is None
+
+
+# --- quarantine --------------------------------------------------------------------------------------------------------
+
+RECORD = {"kernel": "p:k", "key": "{}", "target": "cuda:90", "why": "the compile process ended: killed by SIGSEGV"}
+
+
+def test_what_is_quarantined_is_known_to_every_process_with_its_reason_and_its_file(store):
+    file = store.quarantine("f", RECORD)
+    assert Store(store.root).quarantined("f") == (file, RECORD["why"])
+    assert json.loads(file.read_text()) == RECORD
+    assert store.quarantined("0") is None
+    assert names_in(store) == ["STORE.json", "quarantine/f.json"]
+
+
+def test_nothing_is_quarantined_before_and_after_its_file_is_removed(store):
+    assert store.quarantined("f") is None
+    store.quarantine("f", RECORD).unlink()
+    assert store.quarantined("f") is None
+
+
+def test_the_last_reason_counts(store):
+    store.quarantine("f", RECORD)
+    file = store.quarantine("f", {**RECORD, "why": "it hung"})
+    assert store.quarantined("f") == (file, "it hung")
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"3", b"null", b"{}", b"\xff\xfe", b"\x00" * 64])
+def test_a_damaged_quarantine_counts_as_none(store, data):
+    store.quarantine("f", RECORD).write_bytes(data)
+    assert store.quarantined("f") is None
+
+
+def test_a_quarantine_that_cannot_be_written_is_a_store_error(store):
+    (store.root / "quarantine" / "f.json").mkdir(parents=True)
+    with pytest.raises(StoreError, match="cannot write"):
+        store.quarantine("f", RECORD)

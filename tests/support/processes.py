@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 SUPPORT = Path(__file__).parent
@@ -28,3 +29,21 @@ def outcomes(report):
 def errors(report):
     """The errors of a report's keys, in order."""
     return [key["error"] for kernel in report["kernels"] for key in kernel["keys"]]
+
+
+def is_running(pid):
+    """Whether a process is there and not a mere zombie, which nobody may ever collect in a container."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def wait_until(condition, what, seconds=20):
+    """Poll until `condition()` is true, generously; then return what it gave."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not after {seconds} s: {what}"
+        time.sleep(0.05)
+    return found

@@ -48,7 +48,7 @@ class TensorSpec:
             storages of at most 2 GiB; without this the bound is computed if the shape is static, else taken as unknown.
 
     Raises:
-        InvalidKernelError: An unknown dtype, or strides of another length than the shape.
+        InvalidKernelError: An unknown dtype, strides of another length than the shape, or an alignment below one element.
     """
 
     dtype: str
@@ -63,6 +63,11 @@ class TensorSpec:
             raise InvalidKernelError(
                 f"TensorSpec: unknown dtype {self.dtype!r}",
                 f"give the name of a torch dtype, e.g. dtype_name(x.dtype); known: {', '.join(_ITEMSIZE_BYTES)}",
+            )
+        if self.aligned and self.align_bytes < self.itemsize_bytes:
+            raise InvalidKernelError(
+                f"TensorSpec: align_bytes={self.align_bytes} is less than one {self.dtype}",
+                f"a pointer to {self.dtype} is aligned to {self.itemsize_bytes} bytes at least",
             )
         if self.strides is not None and len(self.strides) != len(self.shape):
             raise InvalidKernelError(f"TensorSpec: {len(self.shape)} extents, but {len(self.strides)} strides")

@@ -182,7 +182,8 @@ class BuiltinPolicy:
 
     def _build_elsewhere(self, job: "_Job") -> int | None:
         """Have a key built in another process. Returns the number of compiler runs; None if it must be built here."""
-        if self._isolation is None or job.record.id in self._local:
+        kernel = job.record.kernel
+        if self._isolation is None or job.record.id in self._local or getattr(kernel, "is_local", False):
             return None
         if found := self._store.quarantined(job.fingerprint):
             path, why = found

@@ -111,6 +111,7 @@ class _Mother:
             )
         except (OSError, ValueError, TypeError) as exc:
             self._control.close()
+            self._printed.close()
             raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
         finally:
             theirs.close()
@@ -132,9 +133,10 @@ class _Mother:
         if pid is None:
             jobs.close()
             os.close(output)
+            printed = self._last()
             self.close()
             raise WorkersUnavailableError(
-                f"a compile process does not start (status {self._process.poll()})", self._last()
+                f"a compile process does not start (status {self._process.returncode})", printed
             )
         return _Worker(pid, jobs, output)
 
@@ -171,6 +173,7 @@ class _Mother:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        self._printed.close()
 
 
 class _Worker:

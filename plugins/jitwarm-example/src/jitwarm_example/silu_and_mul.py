@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 ACCESS_BYTES = 16  # the widest load of one thread
-ELEMENT_BYTES = 2  # float16 and bfloat16
+ELEMENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
 @cute.kernel
@@ -70,7 +70,7 @@ class SiluAndMul(CuteKernel):
 
     def dispatch(self, *, n: int, dtype: str) -> CompileKey:
         """Vectors where every row starts aligned; as many threads as a row has vectors, within one to eight warps."""
-        vec = ACCESS_BYTES // ELEMENT_BYTES
+        vec = ACCESS_BYTES // ELEMENT_BYTES[dtype]
         if n % vec:
             vec = 1
         if n // vec >= 256:
@@ -88,7 +88,7 @@ class SiluAndMul(CuteKernel):
 
     def compile_args(self, key: CompileKey) -> Sequence[Any]:
         """The host function's arguments: a string is a dynamic extent, and "m" is the same one in both tensors."""
-        align = key.vec * ELEMENT_BYTES
+        align = key.vec * ELEMENT_BYTES[key.dtype]
         return (
             TensorSpec(key.dtype, ("m", 2 * key.n), align_bytes=align),
             TensorSpec(key.dtype, ("m", key.n), align_bytes=align),

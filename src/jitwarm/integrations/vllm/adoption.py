@@ -38,6 +38,7 @@ class AdoptedKernel:
     Attributes:
         name: Its import path, if the object is found there; else its class's name.
         import_path: `module:attribute` where a compile process finds it, or empty.
+        is_local: Whether its keys mean something in this process only, so that they are compiled here.
     """
 
     def __init__(self, kernel: Any, registrations: Sequence[Registration], vllm_config: Any, n: int) -> None:
@@ -48,6 +49,7 @@ class AdoptedKernel:
         self._registrations = registrations
         self._vllm_config = vllm_config
         self._local: dict[LocalKey, Any] = {}
+        self.is_local = False
         # What launches to tune, and what is not importable, is compiled where it was registered.
         self.import_path = ":".join(place) if place and not self.is_autotuned else ""
 
@@ -72,7 +74,7 @@ class AdoptedKernel:
             for key in keys:
                 encode_key(key)
         except UnencodableKey:
-            self.import_path = ""
+            self.is_local = True
             self._local = {LocalKey(n, repr(key)): key for n, key in enumerate(dict.fromkeys(keys))}
             return list(self._local)
         return keys

@@ -34,6 +34,7 @@ class Reporter:
         self._is_verbose = is_verbose
         self._has_bar = worker.rank == 0 and not _data_parallel_rank(worker)
         self._n_keys = 0
+        self._current = ""
         self._bar: Any = None
 
     def __call__(self, event: Mapping[str, Any]) -> None:
@@ -41,14 +42,16 @@ class Reporter:
         name = event["event"]
         if name == "key_planned":
             self._n_keys += 1
-        elif name == "key_start" and self._has_bar and self._bar is None:
-            self._bar = _bar(self._n_keys)
+        elif name == "key_start":
+            self._current = f"{event['kernel']} [{event['label']}]"
+            if self._has_bar and self._bar is None:
+                self._bar = _bar(self._n_keys)
         elif name == "key_end":
             if self._bar is not None:
                 self._bar.set_postfix_str(event["kernel"], refresh=False)
                 self._bar.update()
             if self._is_verbose:
-                log.info("jitwarm: %s: %s in %.2f s", event["label"], event["outcome"], event["seconds"])
+                log.info("jitwarm: %s: %s in %.2f s", self._current, event["outcome"], event["seconds"])
 
     def close(self, session: Session) -> None:
         """End the bar and log what the run came to."""

@@ -80,17 +80,27 @@ def _warm(worker: Any, asked: Asked) -> Session:
         prepare_thread=_device_chooser(worker),
         rank=worker.rank,
     )
-    session.log.emit("registered", at_t_ns=REGISTERED.get("t_ns"), at_mono_ns=REGISTERED.get("mono_ns"))
-    session.log.emit("phase_start", phase="warmup")
+    session.log.emit("registered", **{f"at_{name}": value for name, value in REGISTERED.items()})
     with LiveObjects(worker.get_model(), getattr(worker, "model_runner", None)):
-        if settings.adopt:
-            adoption.adopt(worker, session.registry)
-        report = session.run(session.plan())
-    session.log.emit("phase_end", phase="warmup", outcomes=report.outcomes)
+        with _phase(session, "plan"):
+            if settings.adopt:
+                adoption.adopt(worker, session.registry)
+            plan = session.plan()
+        with _phase(session, "warmup"):
+            report = session.run(plan)
     reporter.close(session)
     if settings.policy == "strict" and (wrong := complaints(report)):
         raise WarmupFailedError("jitwarm: not everything is warm, and JITWARM_POLICY is strict", "\n".join(wrong))
     return session
+
+
+@contextmanager
+def _phase(session: Session, name: str) -> Iterator[None]:
+    session.log.emit("phase_start", phase=name)
+    try:
+        yield
+    finally:
+        session.log.emit("phase_end", phase=name)
 
 
 def _additional_config(vllm_config: Any) -> dict[str, Any]:

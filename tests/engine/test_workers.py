@@ -1,0 +1,374 @@
+"""Compile processes, real ones: a key that dies, hangs or lies costs itself, and nothing else in the plan.
+
+What the keys do is in `tests/support/fault_kit.py`.
+"""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import fault_kit
+import kits
+import pytest
+from fault_kit import Does, notes, run
+from kits import FourMembers, Key, Plugin
+from processes import SUPPORT, is_running, wait_until
+
+from jitwarm import WarmupConfig
+from jitwarm.contract.keys import encode_key
+from jitwarm.engine.jobs import Job
+from jitwarm.engine.workers import Workers
+from jitwarm.errors import KeyTimeoutError, WorkerDiedError, WorkersUnavailableError
+
+ENDED = "the compile process ended: "
+# What the key does -> what its error says.
+FAILURES = {
+    "raises": "ValueError: tile does not divide",
+    "exits": "SystemExit: no driver",
+    "raises unpicklable": "UnpicklableError: held a lock",
+    "raises without text": "this error has no text",
+}
+DEATHS = {
+    "ends": f"{ENDED}exit status 3",
+    "aborts": f"{ENDED}killed by SIGABRT",
+    "segfaults": f"{ENDED}killed by SIGSEGV",
+    "kills itself": f"{ENDED}killed by SIGKILL (out of memory?)",
+    "dies of a signal without a name": f"{ENDED}killed by signal {signal.SIGRTMIN + 3}",
+    "prints and ends": "ptxas: out of registers",
+    "prints to stdout and ends": "ptxas: out of registers",
+    "starts a process and ends": f"{ENDED}exit status 3",
+}
+HANGS = ("sleeps", "spins", "starts a process and sleeps")
+LONG_S, SHORT_S = (
+    60.0,
+    4.0,
+)  # longer than any key that works; long enough for one that does to be built on a busy machine
+
+
+@pytest.fixture(autouse=True)
+def faulty(tmp_path, monkeypatch):
+    """The plugin is installed, for this process and for those that it starts."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    monkeypatch.setenv("FAULTY_NOTES", str(tmp_path / "notes"))
+    kits.install(tmp_path / "site", "faulty", fault_kit.PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    yield
+    for noted in notes():
+        if "grandchild" in noted and is_running(noted["grandchild"]):
+            os.kill(noted["grandchild"], signal.SIGKILL)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def events():
+    return []
+
+
+@pytest.fixture
+def workers(events):
+    made = Workers({}, lambda event, **fields: events.append((event, fields)))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def build(workers, root):
+    """Build one key through `Workers`."""
+
+    def build(what, timeout_s=LONG_S):
+        job = Job("faulty", "faulty:kernel", encode_key(Does(what)), "cuda:90", {}, str(root), "run")
+        return workers.build(job, "workshop", timeout_s)
+
+    return build
+
+
+def n_calls(what):
+    return sum(noted["does"] == what for noted in notes())
+
+
+def quarantined(root):
+    return sorted((root / "quarantine").glob("*.json"))
+
+
+# --- one key through Workers -------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_built_in_another_process_and_the_next_one_in_the_same(build, events):
+    assert [build("builds").error for _ in range(2)] == ["", ""]
+    first, second = notes()
+    assert first["pid"] == second["pid"] != os.getpid()
+    assert first["mother"] != os.getpid()
+    assert events == [("child_start", {"child": first["pid"], "backend": "workshop"})]
+
+
+def test_compiler_runs_are_counted_where_they_happen(build):
+    assert [build(what).n_compiles for what in ("builds", "builds", "returns")] == [1, 0, 0]
+
+
+def test_output_of_any_length_holds_nothing_up(build):
+    assert build("prints megabytes").status == "built"
+    assert build("builds").status == "built"
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_an_exception_is_an_answer_and_the_worker_lives_on(build, what):
+    answer = build(what)
+    assert answer.status == "failed"
+    assert FAILURES[what] in answer.error
+    assert build("builds").status == "built"
+    assert len({noted["pid"] for noted in notes()}) == 1
+
+
+@pytest.mark.parametrize("what", DEATHS)
+def test_a_worker_that_dies_is_named_by_its_end_and_the_next_key_gets_a_fresh_one(build, events, what):
+    with pytest.raises(WorkerDiedError) as caught:
+        build(what)
+    assert DEATHS[what] in str(caught.value)
+    assert build("builds").status == "built"
+    assert [event for event, _ in events] == ["child_start", "child_end", "child_start"]
+
+
+def test_the_last_lines_and_not_all_are_in_the_error(build):
+    with pytest.raises(WorkerDiedError) as caught:
+        build("prints and ends")
+    assert "line 999" in caught.value.hint
+    assert "line 900" not in caught.value.hint
+
+
+@pytest.mark.parametrize("what", HANGS)
+def test_a_worker_that_hangs_is_killed_and_the_next_key_gets_a_fresh_one(build, what):
+    build("builds")  # so that the time below is the key's alone
+    with pytest.raises(KeyTimeoutError, match="not compiled after 2 s: the compiler was killed") as caught:
+        build(what, timeout_s=2)
+    assert "JITWARM_KEY_TIMEOUT_S" in caught.value.hint
+    hung = next(noted for noted in notes() if noted["does"] == what)
+    wait_until(lambda: not is_running(hung["pid"]), "the worker is gone")
+    assert build("builds").status == "built"
+
+
+def test_what_a_worker_started_is_killed_with_it(build):
+    build("builds")
+    with pytest.raises(KeyTimeoutError):
+        build("starts a process and sleeps", timeout_s=3)
+    (grandchild,) = [noted["grandchild"] for noted in notes() if "grandchild" in noted]
+    wait_until(lambda: not is_running(grandchild), "the process that the compiler started is gone")
+
+
+def test_an_interrupt_kills_the_worker_that_nobody_waits_for_any_more(build):
+    def interrupt():
+        wait_until(lambda: n_calls("sleeps"), "the key is being compiled")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        build("sleeps")
+    thread.join()
+    wait_until(lambda: not is_running(notes()[0]["pid"]), "the worker is gone")
+    assert build("builds").status == "built"
+
+
+def test_a_mother_that_is_killed_is_replaced(build):
+    build("builds")
+    mother = notes()[0]["mother"]
+    os.kill(mother, signal.SIGKILL)
+    wait_until(lambda: not is_running(mother), "the mother is gone")
+    with pytest.raises(WorkerDiedError):
+        build("ends")
+    assert build("builds").status == "built"
+    assert notes()[-1]["mother"] != mother
+
+
+def test_closing_leaves_no_process_behind(build, workers):
+    build("starts a process")
+    workers.close()
+    first, grandchild = notes()
+    for pid in (first["pid"], first["mother"], grandchild["grandchild"]):
+        wait_until(lambda pid=pid: not is_running(pid), "every process is gone")
+    workers.close()  # twice is fine
+
+
+def test_where_no_process_can_be_started_it_is_told_with_what_it_printed(build, monkeypatch, tmp_path):
+    refusal = tmp_path / "python"
+    refusal.write_text("#!/bin/sh\necho no such interpreter here >&2\nexit 9\n")
+    refusal.chmod(0o755)
+    for executable, text in (("/nonexistent", "No such file"), (str(refusal), "no such interpreter here")):
+        monkeypatch.setattr(sys, "executable", executable)
+        with pytest.raises(WorkersUnavailableError) as caught:
+            build("builds")
+        assert text in str(caught.value)
+
+
+# --- a whole run -------------------------------------------------------------------------------------------------------
+
+
+def run_around(root, what, **settings):
+    """A run of the key between two that work. Returns its row's outcome and error; the others are fine."""
+    before, row, after = run(root, "builds", what, "builds too", **settings)
+    assert before == after == ("compiled", None)
+    return row
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_an_exception_is_one_failed_row_and_is_tried_again(root, what):
+    outcome, error = run_around(root, what)
+    assert outcome == "failed"
+    assert FAILURES[what] in error
+    assert quarantined(root) == []
+    run(root, what)
+    assert n_calls(what) == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "outcome", "text"),
+    [
+        ("prints megabytes", "compiled", None),
+        ("returns", "loaded", None),
+        ("is skipped", "skipped", "the autotuner would skip it"),
+        ("is unresolved", "unresolved", "needs a device\n  hint: warm it elsewhere"),
+    ],
+)
+def test_what_is_no_failure_is_none(root, what, outcome, text):
+    assert run_around(root, what) == (outcome, text)
+    assert quarantined(root) == []
+
+
+@pytest.mark.parametrize("what", DEATHS)
+def test_a_death_is_tried_twice_then_quarantined_and_tried_again_when_the_file_is_removed(root, what):
+    outcome, error = run_around(root, what)
+    assert outcome == "failed"
+    assert DEATHS[what] in error
+    assert n_calls(what) == 2
+    (file,) = quarantined(root)
+    outcome, error = run(root, what)[0]
+    assert outcome == "failed"
+    assert "not tried again, because earlier the compile process ended" in error
+    assert str(file) in error
+    assert n_calls(what) == 2
+    file.unlink()
+    run(root, what)
+    assert n_calls(what) == 4
+
+
+@pytest.mark.parametrize("what", HANGS)
+def test_a_hang_is_tried_once_then_quarantined_and_tried_again_when_the_file_is_removed(root, what):
+    outcome, error = run_around(root, what, key_timeout_s=SHORT_S)
+    assert outcome == "timed_out"
+    assert "the compiler was killed" in error
+    assert n_calls(what) == 1
+    (file,) = quarantined(root)
+    assert json.loads(file.read_text())["key"] == encode_key(Does(what))
+    outcome, error = run(root, what)[0]
+    assert outcome == "failed"
+    assert "not tried again, because earlier not compiled after" in error
+    assert str(file) in error
+    file.unlink()
+    assert run(root, what, key_timeout_s=SHORT_S / 2)[0][0] == "timed_out"
+    assert n_calls(what) == 2
+
+
+def test_a_second_run_builds_nothing_and_starts_no_process(root):
+    events = []
+    for _ in range(2):
+        events.clear()
+        session = fault_kit.session(root, "builds", listeners=[events.append])
+        report = session.run(session.plan())
+    assert report.outcomes == {"loaded": 1}
+    assert "child_start" not in [event["event"] for event in events]
+
+
+def test_keys_that_the_budget_cuts_off_are_skipped_and_not_quarantined(root):
+    rows = run(root, "sleeps", "builds", time_budget_s=3)
+    assert [outcome for outcome, _ in rows] == ["skipped", "skipped"]
+    assert all("JITWARM_TIME_BUDGET_S" in error for _, error in rows)
+    assert quarantined(root) == []
+
+
+def test_without_isolation_keys_are_compiled_in_this_process(root):
+    assert run(root, "builds", "raises", isolate=False) == [
+        ("compiled", None),
+        ("failed", "ValueError: tile does not divide"),
+    ]
+    assert {noted["pid"] for noted in notes()} == {os.getpid()}
+
+
+def test_where_no_process_can_be_started_keys_are_compiled_in_this_one_and_it_is_told_once(root, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    events = []
+    session = fault_kit.session(root, "builds", "raises", "builds too", listeners=[events.append])
+    report = session.run(session.plan())
+    assert [row.outcome for row in report.rows] == ["compiled", "failed", "compiled"]
+    assert {noted["pid"] for noted in notes()} == {os.getpid()}
+    (told,) = [event for event in events if event["event"] == "isolation_unavailable"]
+    assert "a compile process does not start (status 1)" in told["error"]
+
+
+def test_a_kernel_that_is_known_here_alone_is_compiled_here_and_it_is_told_why(root):
+    events = []
+    session = fault_kit.session(root, "builds", listeners=[events.append])
+    kernel = FourMembers(Key(1), Key(2), backend="workshop")
+    plugin = Plugin(kernel)
+    plugin.jitwarm_backends = None  # the installed plugin has brought it
+    session.registry.add("mine", plugin, "mine 1.0")
+    report = session.run(session.plan())
+    assert {row.outcome for row in report.rows} == {"compiled"}
+    assert kernel.built == [Key(1), Key(2)]
+    (told,) = [event for event in events if event["event"] == "local"]
+    assert told["kernel"] == "mine:four"
+    assert "mine:four is not there in a compile process" in told["why"]
+
+
+# --- the processes around ----------------------------------------------------------------------------------------------
+
+
+def test_isolation_works_inside_a_daemonic_process(root, tmp_path):
+    """vLLM's workers are daemonic, and may have no children of `multiprocessing`."""
+    process = multiprocessing.get_context("spawn").Process(
+        target=fault_kit.run_into, args=(tmp_path / "rows.json", root, "builds", "segfaults", "builds too"), daemon=True
+    )
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [outcome for outcome, _ in rows] == ["compiled", "failed", "compiled"]
+    assert n_calls("segfaults") == 2
+
+
+@pytest.mark.parametrize("forks", [False, True], ids=["alone", "with a fork that holds its sockets"])
+def test_when_the_server_is_killed_its_compile_processes_end(root, forks):
+    path = os.pathsep.join(sys.path)
+    environ = {**os.environ, "PYTHONPATH": path, **({"FAULTY_FORKS": "1"} if forks else {})}
+    kit = [sys.executable, str(SUPPORT / "fault_kit.py"), str(root), "starts a process and sleeps"]
+    with subprocess.Popen(kit, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_until(
+                lambda: n_calls("grandchild") and (n_calls("holder") or not forks), "a key is being compiled", 60
+            )
+        finally:
+            server.kill()
+    pids = [noted[name] for noted in notes() for name in ("pid", "mother") if noted["does"] != "holder"]
+    pids += [noted["grandchild"] for noted in notes() if "grandchild" in noted]
+    try:
+        for pid in pids:
+            wait_until(lambda pid=pid: not is_running(pid), "mother, worker and what it started are gone")
+    finally:
+        for noted in notes():
+            if noted["does"] == "holder":
+                os.kill(noted["pid"], signal.SIGKILL)
+
+
+def test_a_job_and_its_configuration_are_their_json():
+    config = json.loads(json.dumps(dataclasses.asdict(WarmupConfig(cudagraph_capture_sizes=(1, 2)))))
+    job = Job("faulty", "faulty:kernel", "{}", "cuda:90", config, "/store", "run", "faulty 1.0", "faulty:kernel")
+    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job

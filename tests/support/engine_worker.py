@@ -1,0 +1,52 @@
+"""A vLLM CPU worker that arms vLLM's JIT monitor where the GPU worker does, and can be asked to use kernels under it.
+
+vLLM arms its monitor on GPUs only; here the monitor is vLLM's own, in `error` mode. `HAS_TRITON` is set because the CPU build has
+switched it off (Triton has no CPU backend), and with it the monitor's Triton hook. Nothing can be launched without a GPU, so
+`kernel.warmup` with a launch's arguments stands for the launch: both go through the same look-up.
+"""
+
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+
+class MonitoredCPUWorker(CPUWorker):
+    def compile_or_warm_up_model(self):
+        result = super().compile_or_warm_up_model()
+        from vllm.utils import jit_monitor
+
+        jit_monitor.HAS_TRITON = True
+        jit_monitor.activate(mode="error")
+        return result
+
+    def use_triton(self, block):
+        """A launch of the package `alpha`'s kernel on real tensors, as far as it goes without a GPU."""
+        import alpha_kernels
+        import torch
+
+        x, out = torch.empty(64), torch.empty(64)
+        return _attempt(
+            lambda: alpha_kernels.scale.warmup(x, out, 64, 2.0, BLOCK=block, num_warps=4, num_stages=3, grid=(1,))
+        )
+
+    def use_cutedsl(self, n):
+        from jitwarm_example.silu_and_mul import SILU_AND_MUL
+
+        return _attempt(lambda: _use_cutedsl(SILU_AND_MUL, SILU_AND_MUL.dispatch(n=n, dtype="float32")))
+
+    def use_tilelang(self, m, n, k):
+        from jitwarm_example.gemm import GEMM
+
+        arguments = GEMM.factory_args(GEMM.dispatch(m=m, n=n, k=k, dtype="float32"))
+        return _attempt(lambda: GEMM.factory(**arguments))
+
+
+def _use_cutedsl(kernel, key):
+    if not kernel.is_warm(key):
+        kernel.compile(key)
+
+
+def _attempt(function):
+    try:
+        function()
+    except RuntimeError as exc:
+        return f"raised: {exc}"
+    return "passed"

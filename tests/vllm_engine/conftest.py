@@ -1,0 +1,117 @@
+"""A real vLLM engine (CPU build) per question, with packages of kernels installed beside it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from kits import install
+
+ROOT = Path(__file__).parents[2]
+SUPPORT = ROOT / "tests" / "support"
+PACKAGES = Path(__file__).parent / "packages"
+# A Llama of two layers, one head size, and a vocabulary of 512.
+MODEL = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256, "intermediate_size": 512,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 512, "head_dim": 64,
+    "max_position_embeddings": 512, "torch_dtype": "float32", "rms_norm_eps": 1e-5, "hidden_act": "silu",
+    "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
+}  # fmt: skip
+TIMEOUT_S = 400
+
+
+@dataclass
+class Started:
+    """One engine's start, looked at afterwards."""
+
+    log: str
+    answer: dict
+    store: Path
+
+    @property
+    def events(self):
+        """Events by process, in the order in which each wrote them."""
+        return {
+            file.stem: [json.loads(line) for line in file.read_text().splitlines()]
+            for file in sorted((self.store / "events").glob("*/*.jsonl"))
+        }
+
+    @property
+    def workers(self):
+        """The events of the engine's workers, by rank."""
+        found = [events for events in self.events.values() if events and "rank" in events[0]]
+        return sorted(found, key=lambda events: events[0]["rank"])
+
+    def all(self, name):
+        """Every event of a name, from whatever process."""
+        return [event for events in self.events.values() for event in events if event["event"] == name]
+
+    def outcomes(self, rank=0):
+        """Kernel id -> outcomes of its keys, in one worker."""
+        found = {}
+        for event in self.workers[rank]:
+            if event["event"] in ("key_end", "kernel_unlisted"):
+                found.setdefault(event["kernel"], []).append(event["outcome"])
+        return found
+
+    @property
+    def lines(self):
+        """What jitwarm said in vLLM's log, without vLLM's prefix."""
+        return re.findall(r"\] jitwarm: (.*)", self.log)
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A directory on the engine's path, with the packages `alpha` and `beta`."""
+    directory = tmp_path / "site"
+    for name in ("alpha", "beta"):
+        install(directory, f"{name}_kernels", (PACKAGES / f"{name}_kernels.py").read_text(), plugin=name)
+    return directory
+
+
+@pytest.fixture
+def start_engine(tmp_path, site):
+    """Start an engine, let it answer one request, and stop it. Keyword arguments are variables; None unsets one."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(MODEL))
+
+    def start(calls=(), llm=(), store="store", **variables):
+        spec, answer = tmp_path / "spec.json", tmp_path / "answer.json"
+        arguments = {
+            "model": str(model), "load_format": "dummy", "skip_tokenizer_init": True, "dtype": "float32",
+            "enforce_eager": True, "max_model_len": 128, "max_num_batched_tokens": 128, "max_num_seqs": 4, **dict(llm),
+        }  # fmt: skip
+        spec.write_text(json.dumps({"llm": arguments, "calls": list(calls)}))
+        answer.unlink(missing_ok=True)
+        environ = _environment(tmp_path, site, tmp_path / store) | variables
+        done = subprocess.run(
+            [sys.executable, str(SUPPORT / "engine.py"), str(spec), str(answer)],
+            env={name: value for name, value in environ.items() if value is not None},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert answer.exists(), f"exit status {done.returncode}\n{done.stdout[-6000:]}"
+        return Started(done.stdout, json.loads(answer.read_text()), tmp_path / store)
+
+    return start
+
+
+def _environment(directory, site, store):
+    inherited = {n: v for n, v in os.environ.items() if not n.startswith(("JITWARM_", "VLLM_")) and n not in CACHES}
+    return inherited | {
+        "HOME": str(directory), "XDG_CACHE_HOME": str(directory / "cache"), "PYTHONPATH": f"{site}:{SUPPORT}",
+        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+        "JITWARM_CACHE_DIR": str(store), "JITWARM_TARGET": "cuda:90", "JITWARM_PLUGINS": "alpha,beta",
+    }  # fmt: skip
+
+
+CACHES = {"TRITON_CACHE_DIR", "TILELANG_CACHE_DIR", "CUTE_DSL_CACHE_DIR"}
