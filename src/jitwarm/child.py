@@ -106,6 +106,7 @@ def _work(jobs: int, output: int) -> NoReturn:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
+        os.set_inheritable(jobs, False)
         _answer_jobs(socket.socket(fileno=jobs))
         status = 0
     except BrokenPipeError:

@@ -25,6 +25,15 @@ class JitwarmError(Exception):
         return "\n".join(lines)
 
 
+def text_of(exc: BaseException) -> str:
+    """An exception of somebody else as text: its class, and what it says if it can say it."""
+    try:
+        said = str(exc)
+    except Exception as again:  # noqa: BLE001 - whatever its `__str__` raises
+        said = f"(its text cannot be made: {type(again).__name__})"
+    return f"{type(exc).__name__}: {said}" if said else type(exc).__name__
+
+
 class UsageError(JitwarmError):
     """Somebody asked for a thing that does not exist: an unknown target, option, kernel glob or name."""
 

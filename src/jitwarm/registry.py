@@ -20,7 +20,7 @@ from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import RegisteredKernel, kernel_name, require_kernel
 from jitwarm.contract.target import Target
 from jitwarm.deadlines import Deadline
-from jitwarm.errors import InvalidKernelError, JitwarmError, PluginError, Skipped, Unresolved
+from jitwarm.errors import InvalidKernelError, JitwarmError, PluginError, Skipped, Unresolved, text_of
 
 GROUP = "jitwarm.kernels"
 BUILT_IN = "built-in"
@@ -258,5 +258,4 @@ def _reason(exc: BaseException) -> str:
         return exc.message + "".join(f" ({more})" for more in (exc.where, exc.hint) if more)
     if isinstance(exc, pluggy.PluginValidationError):
         return str(exc).strip().splitlines()[-1]  # the lines before repeat the definition
-    first = (str(exc).strip().splitlines() or [""])[0]
-    return f"{type(exc).__name__}: {first}" if first else type(exc).__name__
+    return text_of(exc).strip().splitlines()[0]

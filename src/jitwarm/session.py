@@ -28,6 +28,7 @@ from jitwarm.errors import (
     TargetError,
     UsageError,
     WarmupFailedError,
+    text_of,
 )
 from jitwarm.events import EventLog
 from jitwarm.registry import RefusedPlugin, Registry
@@ -87,7 +88,7 @@ class Session:
         self.explanations: dict[str, list[Explanation]] = {}
         self._explains = False
         self._is_server = is_server
-        self._workers = Workers({backend.name: backend.modules for backend in self.registry.backends}, self.log.emit)
+        self._workers = Workers(self._modules_of, self.log.emit)
         self._isolation = self._make_isolation() if is_server and asked.settings.isolate else None
         self._policy = BuiltinPolicy(
             self.registry.backends, self.log.emit, asked.settings.lock_timeout_s, self._isolation
@@ -147,6 +148,10 @@ class Session:
     def finish(self) -> None:
         """Close the event log. What is emitted later reaches listeners only."""
         self.log.close()
+
+    def _modules_of(self, backend_name: str) -> Sequence[str]:
+        """What a compile process for a backend imports first; asked late, when every plugin's backends are known."""
+        return next((backend.modules for backend in self.registry.backends if backend.name == backend_name), ())
 
     def _make_isolation(self) -> ChildIsolation:
         settings = self.asked.settings
@@ -243,7 +248,7 @@ class Session:
         self.log.emit("plugin_refused", plugin=refused.name, distribution=refused.distribution, reason=refused.reason)
 
     def _policy_error(self, plugin: str, hook: str, error: BaseException) -> None:
-        self.log.emit("policy_error", plugin=plugin, hook=hook, error=f"{type(error).__name__}: {error}")
+        self.log.emit("policy_error", plugin=plugin, hook=hook, error=text_of(error))
 
 
 def warm(

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 
 from jitwarm.contract.config import AttentionGroup, MoELayer, WarmupConfig
 from jitwarm.errors import SettingsError
+from jitwarm.roots import default_root
 
 T = TypeVar("T")
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on", "all"}), frozenset({"", "0", "false", "no", "off"})
@@ -70,11 +71,7 @@ class Settings:
     @property
     def root(self) -> Path:
         """The store's root directory, absolute."""
-        if self.cache_dir:
-            return Path(self.cache_dir).expanduser().absolute()
-        import platformdirs  # noqa: PLC0415 - `import jitwarm` loads the standard library and pluggy only
-
-        return platformdirs.user_cache_path("jitwarm")
+        return Path(default_root({**os.environ, "JITWARM_CACHE_DIR": self.cache_dir or ""}))
 
     def admits_plugin(self, name: str) -> bool:
         """Whether `JITWARM_PLUGINS` and `JITWARM_DISABLE` let this plugin in."""

@@ -2,11 +2,12 @@
 
     python engine.py SPEC.json ANSWER.json
 
-SPEC: `llm` (arguments of `vllm.LLM`), `calls` ([[worker method, arguments], ...]). ANSWER: `tokens`, `calls` (each: one answer
-per worker), or `error`.
+SPEC: `llm` (arguments of `vllm.LLM`), `calls` ([[worker method, arguments], ...]), `fork` (start workers by it).
+ANSWER: `tokens`, `calls` (each: one answer per worker), or `error`.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,12 +15,27 @@ from pathlib import Path
 def serve(spec):
     from vllm import LLM, SamplingParams
 
+    if spec["fork"]:
+        _fork_workers()
     llm = LLM(**spec["llm"])
     calls = [llm.collective_rpc(method, args=tuple(args)) for method, args in spec["calls"]]
     out = llm.generate(
         [{"prompt_token_ids": [1, 5, 7]}], SamplingParams(max_tokens=3, detokenize=False, ignore_eos=True)
     )
     return {"tokens": list(out[0].outputs[0].token_ids), "calls": calls}
+
+
+def _fork_workers():
+    """vLLM's CPU platform sets `spawn` whatever was asked for; on CUDA `fork` is what an offline `LLM()` uses."""
+    from vllm.platforms import current_platform
+
+    original = current_platform.check_and_update_config
+
+    def check_and_update_config(vllm_config):
+        original(vllm_config)
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+
+    current_platform.check_and_update_config = check_and_update_config
 
 
 def main():

@@ -78,15 +78,15 @@ def start_engine(tmp_path, site):
     """Start an engine, let it answer one request, and stop it. Keyword arguments are variables; None unsets one."""
     model = tmp_path / "model"
     model.mkdir()
-    (model / "config.json").write_text(json.dumps(MODEL))
 
-    def start(calls=(), llm=(), store="store", **variables):
+    def start(calls=(), llm=(), store="store", architecture=(), fork=False, **variables):
+        (model / "config.json").write_text(json.dumps({**MODEL, **dict(architecture)}))
         spec, answer = tmp_path / "spec.json", tmp_path / "answer.json"
         arguments = {
             "model": str(model), "load_format": "dummy", "skip_tokenizer_init": True, "dtype": "float32",
             "enforce_eager": True, "max_model_len": 128, "max_num_batched_tokens": 128, "max_num_seqs": 4, **dict(llm),
         }  # fmt: skip
-        spec.write_text(json.dumps({"llm": arguments, "calls": list(calls)}))
+        spec.write_text(json.dumps({"llm": arguments, "calls": list(calls), "fork": fork}))
         answer.unlink(missing_ok=True)
         environ = _environment(tmp_path, site, tmp_path / store) | variables
         done = subprocess.run(

@@ -74,6 +74,22 @@ def test_the_configuration_is_the_engines(start_engine):
     assert local["kernel"] == "beta:of_this_model"
 
 
+def test_moe_layers_are_in_the_configuration(start_engine):
+    """One record for all layers of a shape; intermediate size and experts are those of this rank."""
+    moe = {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    }
+    started = start_engine(architecture=moe, VLLM_ENABLE_V1_MULTIPROCESSING="0")
+    [config] = started.all("config")
+    assert config["config"]["moe"] == [
+        {"n_experts": 4, "n_local_experts": 4, "top_k": 2, "hidden_size": 256, "intermediate_size": 512,
+         "quantization": None, "group_size": -1}
+    ]  # fmt: skip
+
+
 def test_two_ranks_compile_each_key_once(start_engine):
     started = start_engine(
         llm={**ARMED, "tensor_parallel_size": 2},
@@ -200,7 +216,7 @@ def test_switched_off_or_without_a_target_vllm_starts_as_ever(start_engine, vari
 
 def test_forked_workers_are_warmed_as_well(start_engine):
     """Under `fork` vLLM loads plugins in the parent only."""
-    started = start_engine(llm=ARMED, VLLM_WORKER_MULTIPROCESSING_METHOD="fork")
+    started = start_engine(llm=ARMED, fork=True)
     assert len(started.answer["tokens"]) == 3
     [worker] = started.workers
     assert started.outcomes() == WARM

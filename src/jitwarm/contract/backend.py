@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jitwarm.contract.target import Target, Toolchain
-from jitwarm.errors import TargetError
+from jitwarm.errors import TargetError, text_of
 
 _TARGET: ContextVar[Target] = ContextVar("jitwarm_target")
 
@@ -145,7 +145,7 @@ class Backend:
 
     def explain(self, exc: Exception) -> str:
         """One of the compiler's errors, for a report: what it says, without colours, dumps of source or temporary paths."""
-        return f"{type(exc).__name__}: {exc}"
+        return text_of(exc)
 
     def is_warm(self, kernel: Any, key: Any) -> bool:
         """Whether this process would run `key` without compiling or reading a file. Called with the target pinned."""

@@ -26,6 +26,7 @@ from jitwarm.errors import (
     Unresolved,
     UnsupportedTargetError,
     WorkerDiedError,
+    text_of,
 )
 from jitwarm.hookspecs import hookimpl
 from jitwarm.store import Entry, Store
@@ -268,7 +269,7 @@ class BuiltinPolicy:
     def _explained(self, exc: Exception, involved: Sequence[Backend], target: Target) -> JitwarmError:
         """A compiler's error in our words: a missing program is named as such."""
         if len(involved) != 1:
-            return CompileError(f"{type(exc).__name__}: {exc}")  # nobody knows which compiler it came from, if any
+            return CompileError(text_of(exc))  # nobody knows which compiler it came from, if any
         reason = involved[0].missing_toolchain(target)
         return ToolchainError(reason) if reason else CompileError(involved[0].explain(exc))
 

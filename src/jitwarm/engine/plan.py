@@ -8,7 +8,7 @@ from typing import Any
 from jitwarm.contract.kernel import Outcome, RegisteredKernel
 from jitwarm.contract.keys import encode_key, format_key, key_digest
 from jitwarm.contract.target import Target
-from jitwarm.errors import JitwarmError, KeyTimeoutError, Skipped, Unresolved
+from jitwarm.errors import JitwarmError, KeyTimeoutError, Skipped, Unresolved, text_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def describe_error(exc: BaseException) -> str:
     """An exception for a row: our own say what to do; others are named with their class."""
     if isinstance(exc, JitwarmError):
         return str(exc)
-    return f"{type(exc).__name__}: {exc}"
+    return text_of(exc)
 
 
 def _planned(kernel: RegisteredKernel, list_keys: Callable[[RegisteredKernel], Listing]) -> PlannedKernel:

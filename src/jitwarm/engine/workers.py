@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jitwarm.engine import wire
@@ -40,12 +40,12 @@ class Workers:
     """The compile processes of one run: per backend a mother with one worker, started when they are first needed.
 
     Args:
-        preload: Backend name -> modules that its mother imports before she forks.
+        modules: What the mother of a backend, given by name, imports before she forks.
         emit: Receives `child_start` and `child_end`.
     """
 
-    def __init__(self, preload: Mapping[str, Sequence[str]], emit: Callable[..., None]) -> None:
-        self._preload = preload
+    def __init__(self, modules: Callable[[str], Sequence[str]], emit: Callable[..., None]) -> None:
+        self._modules = modules
         self._emit = emit
         self._mothers: dict[str, _Mother] = {}
         self._workers: dict[str, _Worker] = {}
@@ -84,9 +84,15 @@ class Workers:
         self._mothers.clear()
 
     def _start(self, name: str) -> "_Worker":
-        mother = self._mothers.get(name)
-        if mother is None or not mother.is_alive():
-            mother = self._mothers[name] = _Mother(self._preload.get(name, ()))
+        if (known := self._mothers.get(name)) is not None:
+            try:
+                return self._fork(name, known)
+            except WorkersUnavailableError:
+                del self._mothers[name]  # she has died meanwhile: once more, with another
+        mother = self._mothers[name] = _Mother(self._modules(name))
+        return self._fork(name, mother)
+
+    def _fork(self, name: str, mother: "_Mother") -> "_Worker":
         worker = self._workers[name] = mother.fork()
         self._emit("child_start", child=worker.pid, backend=name or None)
         return worker
@@ -102,7 +108,7 @@ class _Mother:
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
                 [sys.executable, "-P", "-m", "jitwarm.child", str(theirs.fileno()), *preload],
-                env={**os.environ, **BLIND, "PYTHONPATH": path},
+                env={**os.environ, **BLIND, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,
@@ -146,10 +152,6 @@ class _Mother:
         lines = self._printed.read().decode(errors="replace").strip().splitlines()[-_N_LINES:]
         return "it printed last:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
 
-    def is_alive(self) -> bool:
-        """Whether she can fork."""
-        return self._process.poll() is None
-
     def describe_end(self, pid: int) -> str:
         """How a worker that is gone ended, as the end of a sentence."""
         try:
@@ -160,7 +162,7 @@ class _Mother:
         if status is None:
             return ""
         if status < 0:
-            name = signal.Signals(-status).name
+            name = next((known.name for known in signal.Signals if known == -status), f"signal {-status}")
             return f": killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
         return f": exit status {status}"
 

@@ -12,6 +12,7 @@ from jitwarm.backends._cutedsl.kernel import CuteKernel
 from jitwarm.backends.packages import installed_version, missing_package
 from jitwarm.contract.backend import Backend, CompileCount
 from jitwarm.contract.target import Target, Toolchain
+from jitwarm.roots import CACHE_VARIABLES
 
 _FIRST_OFFLINE = (4, 5, 3)
 _MIN_ARCH = 80
@@ -28,7 +29,7 @@ class CuteBackend(Backend):
     """Compiles with `cute.compile`; keeps exported objects in the directory that it is given."""
 
     name = "cutedsl"
-    cache_variables = {"CUTE_DSL_CACHE_DIR": "cutedsl"}  # noqa: RUF012 - never mutated
+    cache_variables = {"CUTE_DSL_CACHE_DIR": CACHE_VARIABLES["CUTE_DSL_CACHE_DIR"]}  # noqa: RUF012 - never mutated
     modules = ("cutlass", "cutlass.cute")
 
     def missing(self) -> str:

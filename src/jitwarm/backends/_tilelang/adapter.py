@@ -15,6 +15,7 @@ from jitwarm.backends._tilelang.kernel import TileLangKernel
 from jitwarm.backends.packages import installed_version, missing_package
 from jitwarm.contract.backend import Backend, CompileCount, Finding
 from jitwarm.contract.target import Target, Toolchain
+from jitwarm.roots import CACHE_VARIABLES
 
 _PIP = "pip install 'nvidia-cuda-nvcc>=13' nvidia-cuda-cccl nvidia-cuda-crt nvidia-cuda-runtime nvidia-nvvm"
 
@@ -23,7 +24,7 @@ class TileLangBackend(Backend):
     """Compiles with `JITImpl.compile`, which calls nvcc; keeps artifacts in TileLang's own cache."""
 
     name = "tilelang"
-    cache_variables = {"TILELANG_CACHE_DIR": "tilelang"}  # noqa: RUF012 - never mutated
+    cache_variables = {"TILELANG_CACHE_DIR": CACHE_VARIABLES["TILELANG_CACHE_DIR"]}  # noqa: RUF012 - never mutated
     modules = ("tilelang", "tilelang.language")
 
     def missing(self) -> str:

@@ -14,13 +14,14 @@ from jitwarm.backends.packages import installed_version, missing_package
 from jitwarm.contract.backend import Backend, CompileCount, Finding
 from jitwarm.contract.target import Target, Toolchain
 from jitwarm.errors import UnsupportedTargetError
+from jitwarm.roots import CACHE_VARIABLES
 
 
 class TritonBackend(Backend):
     """Compiles with `JITFunction.warmup`, counts with `knobs.compilation.listener`, keeps artifacts in Triton's own cache."""
 
     name = "triton"
-    cache_variables = {"TRITON_CACHE_DIR": "triton"}  # noqa: RUF012 - never mutated
+    cache_variables = {"TRITON_CACHE_DIR": CACHE_VARIABLES["TRITON_CACHE_DIR"]}  # noqa: RUF012 - never mutated
     modules = ("triton", "triton.language", "triton.compiler")
 
     def missing(self) -> str:

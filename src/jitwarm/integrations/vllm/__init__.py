@@ -7,11 +7,12 @@ The way through this package: `register` (in every process, some milliseconds) -
 import os
 import time
 
+from jitwarm.roots import CACHE_VARIABLES, default_root
+
 # When and where `register` ran; the event log is opened much later, in a worker, and told then.
 REGISTERED: dict[str, int] = {}
 
 _OFF = frozenset({"1", "true", "yes", "on", "all"})
-_CACHES = {"TRITON_CACHE_DIR": "triton", "TILELANG_CACHE_DIR": "tilelang", "CUTE_DSL_CACHE_DIR": "cutedsl"}
 
 
 def register() -> None:
@@ -47,8 +48,5 @@ def _place_caches() -> None:
     """Point the compilers' caches under our root before anyone else moves them; a user's value wins."""
     if os.environ.get("JITWARM_MANAGE_CACHES", "").strip().lower() in {"0", "false", "no", "off"}:
         return
-    from jitwarm.settings import Settings  # noqa: PLC0415 - as above
-
-    root = Settings(cache_dir=os.environ.get("JITWARM_CACHE_DIR") or None).root
-    for variable, directory in _CACHES.items():
-        os.environ.setdefault(variable, str(root / directory))
+    for variable, directory in CACHE_VARIABLES.items():
+        os.environ.setdefault(variable, os.path.join(default_root(), directory))  # noqa: PTH118 - pathlib costs milliseconds
