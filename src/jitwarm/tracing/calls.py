@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jitwarm.tracing import nodes
+from jitwarm.tracing.domain import function_name
 from jitwarm.tracing.engine import Engine
 from jitwarm.tracing.lift import CALL, FORCE, IN, IS, ITEM, OUTSIDE, SUBJECT, Lifted
 from jitwarm.tracing.number import Number
@@ -31,10 +32,14 @@ class Outside(BaseException):
 
 
 class Hooks:
-    """The hooks of one engine, by the names that rewritten code calls."""
+    """The hooks of one engine, by the names that rewritten code calls.
+
+    `opaque` gathers which functions were called with plain values though symbols reached them, and why.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.opaque: dict[str, str] = {}
         self.lifted = Lifted(
             {
                 CALL: self.call, ITEM: self.item, IS: self.is_, IN: self.in_, FORCE: concrete, SUBJECT: _subject,
@@ -43,6 +48,7 @@ class Hooks:
         )  # fmt: skip
         self._models: dict[Any, Callable[..., Any]] = {
             int: self._int, float: self._float, bool: bool, isinstance: self._isinstance, type: self._type, range: self._range,
+            functools.cache: self._uncached, functools.lru_cache: self._uncached, functools.wraps: lambda *_: _same,
             math.gcd: self._gcd, math.sqrt: self._sqrt, math.isqrt: self._isqrt, math.log2: self._log2,
         }  # fmt: skip
 
@@ -108,11 +114,15 @@ class Hooks:
         target, given = function, args
         if isinstance(function, types.MethodType):
             target, given = function.__func__, (function.__self__, *args)
+        if _is_cached(target) and all(map(_may_be_hashed, (*given, *kwargs.values()))):
+            target = target.__wrapped__
+        if _is_cache_decorator(target):
+            return self._uncached(*args)
         if isinstance(target, types.FunctionType):
             try:
                 lifted = self.lifted.lift(target)
-            except UntraceableError:
-                pass
+            except UntraceableError as refusal:
+                self.opaque[function_name(target)] = refusal.sentence
             else:
                 return lifted(*given, **kwargs)
         if any(self._is_lazy(argument) for argument in (*args, *kwargs.values())):
@@ -132,6 +142,12 @@ class Hooks:
 
     def _carries_symbol(self, value: Any) -> bool:
         return _holds_symbol(value) or self._is_lazy(value)
+
+    def _uncached(self, *args: Any) -> Any:
+        """A cache does not change what a function without side effects returns, and would ask symbols for a hash."""
+        if len(args) == 1 and self.lifted.is_lifted(args[0]):
+            return args[0]
+        return functools.lru_cache(*args)
 
     # --- models ------------------------------------------------------------------------------------------------------
 
@@ -217,6 +233,7 @@ class Hooks:
 
 
 _MISSING = object()
+_CACHED = type(functools.cache(len))
 
 
 def _gcd_node(residue: nodes.Node, constant: int) -> nodes.Node | None:
@@ -228,13 +245,19 @@ def _gcd_node(residue: nodes.Node, constant: int) -> nodes.Node | None:
 
 
 def concrete(value: Any) -> Any:
-    """`value` without symbols, also inside containers."""
+    """`value` without symbols, also inside containers. A list or dict stays the same object, since others may hold it."""
     if isinstance(value, Symbol):
         return value.concrete()
     if not _holds_symbol(value):
         return value
     if isinstance(value, dict):
-        return {concrete(k): concrete(v) for k, v in value.items()}
+        plain = {concrete(k): concrete(v) for k, v in value.items()}
+        value.clear()
+        value.update(plain)
+        return value
+    if isinstance(value, list):
+        value[:] = map(concrete, value)
+        return value
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*map(concrete, value))
     return type(value)(map(concrete, value))
@@ -267,6 +290,33 @@ def _counting(start: Any, stop: Any, step: int) -> Iterator[Any]:
 
 def _hashable(value: Any) -> bool:
     return isinstance(value, type | types.BuiltinFunctionType | types.FunctionType)
+
+
+def _is_cached(function: Any) -> bool:
+    return isinstance(function, _CACHED) and isinstance(getattr(function, "__wrapped__", None), types.FunctionType)
+
+
+def _is_cache_decorator(function: Any) -> bool:
+    """`lru_cache(maxsize=...)`, which is still to be handed the function."""
+    return (
+        getattr(function, "__module__", "") == "functools"
+        and getattr(function, "__qualname__", "") == "lru_cache.<locals>.decorating_function"
+    )
+
+
+def _may_be_hashed(argument: Any) -> bool:
+    """A cache raises where an argument cannot be hashed, and so must who leaves the cache out."""
+    if isinstance(argument, Symbol):
+        return True
+    try:
+        hash(argument)
+    except TypeError:
+        return False
+    return not _holds_symbol(argument)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _triton_helper(function: Any) -> str | None:

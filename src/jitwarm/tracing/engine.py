@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 from jitwarm.tracing.budget import Budget
+from jitwarm.tracing.lift import Site, author_site
 from jitwarm.tracing.nodes import Node, Periodic
 from jitwarm.tracing.spans import Span
 
@@ -79,7 +80,7 @@ class Engine:
         self.spans: list[Span] = list(self.whole)
         self.facts: list[tuple[Test, bool]] = []
         self.budget = budget
-        self.enumerated: set[int] = set()
+        self.enumerated: dict[int, Site | None] = {}
         self.fact_texts: dict[tuple[int, bool], str] = {}
         self._todo: list[Item] = [Item(self.whole)]
         self._n_tests = 0
@@ -333,7 +334,7 @@ class Engine:
         span = self.spans[axis]
         self.budget.spend(span.count(), test, axis)
         if span.count() > _MAX_TABULATED:
-            self.enumerated.add(axis)
+            self.enumerated.setdefault(axis, author_site())
         point = self.low_corner
         runs: list[tuple[bool, int, int]] = []
         for position in span.members():

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jitwarm.tracing.engine import Engine, Test
-from jitwarm.tracing.lift import author_site, expression_at
+from jitwarm.tracing.lift import author_site
+from jitwarm.tracing.places import expression_at
 
 
 class Symbol:
