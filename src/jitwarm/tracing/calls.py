@@ -138,6 +138,8 @@ class Hooks:
         return argument
 
     def _is_lazy(self, value: Any) -> bool:
+        if isinstance(value, Symbol):
+            return False
         return isinstance(value, types.GeneratorType | map | filter | zip | enumerate) or self.lifted.is_lifted(value)
 
     def _carries_symbol(self, value: Any) -> bool:

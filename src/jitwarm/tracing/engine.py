@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 
 from jitwarm.tracing.budget import Budget
 from jitwarm.tracing.lift import Site, author_site
-from jitwarm.tracing.nodes import Node, Periodic
+from jitwarm.tracing.nodes import Node
+from jitwarm.tracing.periodic import Periodic
+from jitwarm.tracing.runs import Runs, complement
 from jitwarm.tracing.spans import Span
 
 _RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -29,6 +31,7 @@ _N_RANDOM = 48
 _MAX_CORNER_AXES = 4
 _MAX_TESTS = 20_000
 _MAX_TABULATED = 64
+_FEW = 8
 # A lifted run costs about as much as this many plain calls of a dispatch.
 _ITEM_COST = 10
 
@@ -49,13 +52,13 @@ class Test:
         """The truth at one point."""
         return _RELATIONS[self.relation](self.node.value(point), self.constant)
 
-    def residues(self, periodic: Periodic) -> tuple[frozenset[int], frozenset[int]]:
+    def residues(self, periodic: Periodic) -> tuple[Runs, Runs]:
         """The residues of a pure table at which the test holds, and the others."""
         key = ("residues", self.relation, type(self.constant), self.constant)
         if key not in self.node.memo:
             relation = _RELATIONS[self.relation]
-            matching = frozenset(r for r, value in enumerate(periodic.table) if relation(value, self.constant))
-            self.node.memo[key] = matching, frozenset(range(periodic.period)) - matching
+            matching = periodic.where(lambda value: relation(value, self.constant))
+            self.node.memo[key] = matching, complement(matching, periodic.period)
         return self.node.memo[key]  # type: ignore[no-any-return]  # the memo holds several kinds of things
 
 
@@ -142,8 +145,10 @@ class Engine:
             or self._split_by_direction(test, axis)
             or self._split_by_zone(test, axis)
         ):
-            if not enumerate_values and self.spans[axis].count() > _MAX_TABULATED:
-                return self._assume(test)
+            if self.spans[axis].count() > _MAX_TABULATED:
+                self._split_by_operand(test.node, axis)
+                if not enumerate_values:
+                    return self._assume(test)
             self._tabulate(test, axis)
         return test.holds(self.low_corner)
 
@@ -323,11 +328,50 @@ class Engine:
         periodic, span = test.node.periodic, self.spans[next(iter(test.node.axes))]
         assert periodic is not None  # noqa: S101 - for the type checker
         rises = [periodic.rise * (i // periodic.period) for i in (span.lo, span.hi)]
-        low, high = min(rises) + min(periodic.table), max(rises) + max(periodic.table)
+        low, high = min(rises) + min(periodic.values), max(rises) + max(periodic.values)
         c = test.constant
         if high < c or (test.relation == "le" and high <= c):
             return True
         return False if low > c else None
+
+    def _split_by_operand(self, node: Node, axis: int) -> None:
+        """Nothing is known of the node, but perhaps it would be if an operand of it were constant (a tile by powers of two).
+
+        Raises:
+            Abandon: There is such an operand, of few values; the parts of the box with one value each are to do.
+        """
+        waiting, seen = [*node.operands], {id(node)}
+        while waiting:
+            operand = waiting.pop()
+            if id(operand) in seen:
+                continue
+            seen.add(id(operand))
+            waiting += operand.operands
+            parts = self._by_value(operand, axis) if operand.periodic is None else []
+            if len(parts) > 1:
+                for part in parts:
+                    self._push_span(axis, part)
+                raise Abandon
+
+    def _by_value(self, node: Node, axis: int) -> list[Span]:
+        """The parts of the box in which a node of one axis has one value each; none unless it goes through few, one way."""
+        direction = node.directions.get(axis)
+        if direction is None or not node.is_int or node.axis != axis:
+            return []
+        span, point = self.spans[axis], self.low_corner
+        passes = operator.gt if direction > 0 else operator.lt
+
+        def value(position: int) -> Any:
+            point[axis] = position
+            return node.value(point)
+
+        cuts = [span.lo]
+        while cuts[-1] <= span.hi:
+            if len(cuts) > _FEW:
+                return []
+            current = value(cuts[-1])
+            cuts.append(_first(Span(cuts[-1], span.hi), lambda i: passes(value(i), current)))  # noqa: B023 - used at once
+        return _cut(span, cuts[1:-1])
 
     def _tabulate(self, test: Test, axis: int) -> None:
         """Nothing is known of the node: evaluate the test at every position that is left of its one axis."""
@@ -395,7 +439,7 @@ def _cut(span: Span, cuts: Sequence[int]) -> list[Span]:
 
 def _zone(periodic: Periodic, c: Any) -> list[int]:
     """The positions between which a rising periodic form has values on both sides of `c`, or equal to it."""
-    rise, low, high = periodic.rise, min(periodic.table), max(periodic.table)
+    rise, low, high = periodic.rise, min(periodic.values), max(periodic.values)
     if rise < 0:
         rise, low, high, c = -rise, -high, -low, -c
     if isinstance(c, int):
