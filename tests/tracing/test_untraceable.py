@@ -336,3 +336,13 @@ def test_a_list_that_becomes_plain_stays_the_same_list():
 
     exactly(shared, m=IntRange(1, 1001))
     exactly(pushed, m=IntRange(1, 1001))
+
+
+def test_a_range_may_be_gone_through_more_than_once():
+    """The lifted run was wrong about it, and each of its values had to be settled by the function."""
+
+    def dispatch(*, m):
+        sizes = range(1, min(m, 9), 2)
+        return Key(sum(1 for n in sizes if n < 4), (sum(n for n in sizes), len(sizes) > 2, 5 in sizes))
+
+    assert "settled by the function" not in str(exactly(dispatch, m=IntRange(-5, 500)).notes)

@@ -16,7 +16,7 @@ from jitwarm.tracing.engine import Engine
 from jitwarm.tracing.lift import CALL, FORCE, IN, IS, ITEM, OUTSIDE, SUBJECT, Lifted
 from jitwarm.tracing.number import Number
 from jitwarm.tracing.source import UntraceableError
-from jitwarm.tracing.symbols import Choice, Symbol, Truth
+from jitwarm.tracing.symbols import ByValue, Choice, Symbol, Truth
 
 # They only iterate, compare, add, test or pass on, all of which symbols do themselves.
 _TRANSPARENT = (
@@ -175,7 +175,7 @@ class Hooks:
         if not any(isinstance(argument, Number) for argument in args):
             return range(*map(concrete, args))
         start, stop, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
-        return _counting(start, stop, concrete(step))
+        return _Range(start, stop, concrete(step))
 
     def _gcd(self, *args: Any) -> Any:
         numbers = [argument for argument in args if isinstance(argument, Number)]
@@ -280,14 +280,25 @@ def _subject(value: Any) -> Any:
     return value if isinstance(value, Number) else concrete(value)
 
 
-def _counting(start: Any, stop: Any, step: int) -> Iterator[Any]:
-    """`range`, whose end is asked for at each step."""
-    if step == 0:
-        raise ValueError("range() arg 3 must not be zero")
-    current = start
-    while (current < stop) if step > 0 else (current > stop):
-        yield current
-        current = current + step
+class _Range(ByValue):
+    """A `range` that asks for its end at each step; whatever else is asked of it makes it an ordinary one."""
+
+    __slots__ = ("_start", "_step", "_stop")
+
+    def __init__(self, start: Any, stop: Any, step: int) -> None:
+        if step == 0:
+            raise ValueError("range() arg 3 must not be zero")
+        self._start, self._stop, self._step = start, stop, step
+
+    def __iter__(self) -> Iterator[Any]:
+        current = self._start
+        while (current < self._stop) if self._step > 0 else (current > self._stop):
+            yield current
+            current = current + self._step
+
+    def concrete(self) -> range:
+        """The range of the values that its ends have."""
+        return range(concrete(self._start), concrete(self._stop), self._step)
 
 
 def _hashable(value: Any) -> bool:

@@ -6,15 +6,14 @@ there. Tests over several large axes are assumed instead (a fact), since no box 
 was seen already needs no proof that its facts can hold.
 """
 
-import math
 import operator
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NoReturn
 
 from jitwarm.tracing.budget import Budget
+from jitwarm.tracing.cuts import cut, first, zone
 from jitwarm.tracing.lift import Site, author_site
 from jitwarm.tracing.nodes import Node
 from jitwarm.tracing.periodic import Periodic
@@ -301,12 +300,12 @@ class Engine:
         c = test.constant
         # Along the axis the value passes c once: below, perhaps equal, above (or the other way round).
         reaches, passes = (operator.ge, operator.gt) if direction > 0 else (operator.le, operator.lt)
-        cuts = [_first(span, lambda i: reaches(value(i), c)), _first(span, lambda i: passes(value(i), c))]
+        cuts = [first(span, lambda i: reaches(value(i), c)), first(span, lambda i: passes(value(i), c))]
         if test.relation == "le":
             cuts = cuts[1:] if direction > 0 else cuts[:1]
         elif test.relation == "lt":
             cuts = cuts[:1] if direction > 0 else cuts[1:]
-        self._keep_first(axis, _cut(span, cuts))
+        self._keep_first(axis, cut(span, cuts))
         return True
 
     def _split_by_zone(self, test: Test, axis: int) -> bool:
@@ -315,7 +314,7 @@ class Engine:
         if periodic is None or not periodic.rise or test.relation == "same":
             return False
         span = self.spans[axis]
-        parts = _cut(span, _zone(periodic, test.constant))
+        parts = cut(span, zone(periodic, test.constant))
         if len(parts) < 2:  # noqa: PLR2004 - nothing was cut off: the zone fills the span
             return False
         self._keep_first(axis, parts)
@@ -370,8 +369,8 @@ class Engine:
             if len(cuts) > _FEW:
                 return []
             current = value(cuts[-1])
-            cuts.append(_first(Span(cuts[-1], span.hi), lambda i: passes(value(i), current)))  # noqa: B023 - used at once
-        return _cut(span, cuts[1:-1])
+            cuts.append(first(Span(cuts[-1], span.hi), lambda i: passes(value(i), current)))  # noqa: B023 - used at once
+        return cut(span, cuts[1:-1])
 
     def _tabulate(self, test: Test, axis: int) -> None:
         """Nothing is known of the node: evaluate the test at every position that is left of its one axis."""
@@ -392,11 +391,11 @@ class Engine:
 
     def _keep_first(self, axis: int, parts: Sequence[Span]) -> None:
         """Go on with the part that holds the smallest position; the others are to do."""
-        first = min(parts, key=lambda part: part.lo)
+        kept = min(parts, key=lambda part: part.lo)
         for part in parts:
-            if part is not first:
+            if part is not kept:
                 self._push_span(axis, part)
-        self.spans[axis] = first
+        self.spans[axis] = kept
 
     def _push_span(self, axis: int, span: Span) -> None:
         spans = list(self.spans)
@@ -416,34 +415,3 @@ def _sharpened(low: Any, high: Any, test: Test, truth: bool) -> tuple[Any, Any]:
     if test.relation == "lt":
         return (low, min(high, c - 1 if is_int else c)) if truth else (max(low, c), high)
     return low, high
-
-
-def _first(span: Span, holds: Callable[[int], bool]) -> int:
-    """The first position of the span's interval at which a condition holds that, once true, stays true; `hi + 1` for none."""
-    low, high = span.lo, span.hi + 1
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def _cut(span: Span, cuts: Sequence[int]) -> list[Span]:
-    """The parts of a span between ascending cut positions."""
-    edges = [span.lo, *(min(max(cut, span.lo), span.hi + 1) for cut in cuts), span.hi + 1]
-    parts = (span.clip(a, b - 1) for a, b in pairwise(edges) if a < b)
-    return [part for part in parts if part is not None]
-
-
-def _zone(periodic: Periodic, c: Any) -> list[int]:
-    """The positions between which a rising periodic form has values on both sides of `c`, or equal to it."""
-    rise, low, high = periodic.rise, min(periodic.values), max(periodic.values)
-    if rise < 0:
-        rise, low, high, c = -rise, -high, -low, -c
-    if isinstance(c, int):
-        first, last = -((high - c) // rise), (c - low) // rise
-    else:
-        first, last = math.floor((c - high) / rise) - 1, math.ceil((c - low) / rise) + 1
-    return [first * periodic.period, (last + 1) * periodic.period]
