@@ -13,7 +13,7 @@ from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import MEMBERS
 from jitwarm.contract.keys import key_identity, require_frozen
 from jitwarm.errors import InvalidKernelError
-from jitwarm.tracing.domain import RESERVED
+from jitwarm.tracing.definition import definition_fault
 
 
 class JitKernel(ABC):
@@ -106,20 +106,5 @@ class Table:
 
 
 def _check_dispatch(cls: type) -> None:
-    dispatch = cls.__dict__.get("dispatch")
-    if not inspect.isfunction(dispatch):
-        return
-    parameters = inspect.signature(dispatch).parameters
-    if clash := RESERVED & parameters.keys():
-        raise InvalidKernelError(
-            f"{cls.__qualname__}.dispatch may not have a parameter called {', '.join(sorted(clash))}",
-            "trace_dispatch uses that name; rename the parameter",
-            f"{dispatch.__code__.co_filename}:{dispatch.__code__.co_firstlineno}",
-        )
-    for parameter in list(parameters.values())[1:]:
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            raise InvalidKernelError(
-                f"{cls.__qualname__}.dispatch: parameter {parameter.name!r} is positional-only",
-                "inputs are passed by name",
-                f"{dispatch.__code__.co_filename}:{dispatch.__code__.co_firstlineno}",
-            )
+    if fault := definition_fault(cls.__dict__.get("dispatch"), is_method=True):
+        raise InvalidKernelError(*fault)

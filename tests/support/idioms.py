@@ -151,9 +151,22 @@ def stepwise(*, m, k, dt):
     return Key(total, divmod(m, 100)[1] == 0)
 
 
+def padded_rows(*, m, k, dt):
+    """A tile by powers of two inside `// tile * tile`: opaque, unless the tile is taken apart by its values."""
+    tile = min(max(1 << (cdiv(m * k, 128) - 1).bit_length(), 16), 128)
+    padded = cdiv(m * k, tile) * tile
+    return Key(tile, padded % 16 == 0 and padded != m * k)
+
+
+def tail_wave(*, m, k, dt):
+    """Its residues have the modulus 37,888, but few runs."""
+    tiles = cdiv(m, 256) * cdiv(k, 2)
+    return Key(tiles >= 148, tiles % 148 == 0)
+
+
 IDIOMS = [
     chain, table_loop, doubling, nearest, residues, manual_modulo, wave, occupancy, matched, walrus, refusing, bits, padding,
-    typed, comprehended, built, helper_without_source, stepwise, Layer().dispatch,
+    typed, comprehended, built, helper_without_source, stepwise, Layer().dispatch, padded_rows, tail_wave,
 ]  # fmt: skip
 # Analysed without touching every value, so that their cost does not follow the size of the domain.
 BY_REGIONS = [idiom for idiom in IDIOMS if idiom is not bits]

@@ -5,69 +5,17 @@
 
 import itertools
 import linecache
-import math
 import random
 import sys
-from dataclasses import dataclass
+import traceback
+from collections import Counter
 
-from jitwarm import Choices, IntRange, encode_key, trace
+from vocabulary import CONDITIONS, NUMBERS, SCOPE, TESTS, Owner
+
+from jitwarm import Choices, IntRange, encode_key, rows, trace
 from jitwarm.errors import DomainError, KeySpaceTooLargeError, TracingError
 
-
-@dataclass(frozen=True)
-class Key:
-    a: object = None
-    b: object = None
-
-
-def helper_cdiv(a, b):
-    return (a + b - 1) // b
-
-
-def helper_bucket(n, step=64):
-    """A helper with control flow of its own."""
-    bucket = step
-    while bucket < n and bucket < 4096:
-        bucket *= 2
-    return bucket if n > 0 else 0
-
-
-def helper_pick(n, table):
-    for limit, value in table:
-        if n <= limit:
-            return value
-    return table[-1][1]
-
-
-NUMBERS = [
-    "({a} + {b})", "({a} - {b})", "({a} * {c})", "({a} + {c})", "({a} // {c})", "({a} % {c})", "({a} & {p})", "({a} & -{p})",
-    "({a} | {p})", "({a} ^ {p})", "({a} >> {s})", "({a} << {s})", "(-{a})", "(~{a})", "abs({a})", "min({a}, {b})",
-    "max({a}, {c})",
-    "cdiv({a}, {p})", "bucket({a})", "int({a} / {c})", "math.ceil({a} / {p})", "math.floor({a} * 0.3)", "round({a} / {p})",
-    "({a} if {t} else {b})", "sum(x for x in (1, 2, 30) if x < {a})", "len([t for t in (8, 32, 128) if {a} >= t])",
-    "math.gcd({a}, {p})", "(w := {a})", "({a} * {b})", "sorted(({a}, {b}, {c}))[1]", "({a} ** 2)", "[{a}, {b}][{t}]", "(+{a})",
-    "min((8, 32, 128), key=lambda t: abs(t - {a}))", "max({a}, 0).bit_length()", "divmod({a}, {c})[1]", "({a} // ({b} or 1))",
-    "{{1: 5, 2: 6, 8: 7}}.get({a}, {c})", "dict(zip('ab', ({a}, {b})))['a']", "next((x for x in (4, 64) if x > {a}), {b})",
-    "(cdiv({a}, {p}) * {p} - {a})", "({a} % ({b} % 5 + 1))", "math.isqrt(abs({a}))", "int(math.log2(max({a}, 1)))",
-]  # fmt: skip
-TESTS = [
-    "{a} <= {c}", "{a} > {c}", "{a} == {c}", "{a} != {c}", "{a} < {b}", "{a} >= {b}", "{a} % 16 == 0", "({a} & 7) == 3",
-    "{c} <= {a} < {d}", "{a} in (1, 8, 64)", "{a} in range(3, 90, 4)", "{a} not in {{16, 17}}", "{a} / 3 <= {c}", "dt is None",
-    "dt == 1", "dt is not True", "dt in ('bf16', None)", "isinstance(dt, str)", "k in (1, 2)", "k > {e}", "self.is_small({a})",
-    "{a} > self.limit", "pick({a}, TABLE) == 'm'", "any({a} > t for t in (8, 80))", "all(t < {a} for t in (2, 20))", "bool({a})",
-    "type({a}) is int", "{a} & ({a} - 1) == 0", "{a} * 0.1 < {b} / 7",
-]  # fmt: skip
-
-
-class Owner:
-    """Gives the generated method something to read."""
-
-    limit = 96
-    table = ((16, "s"), (64, "m"), (512, "l"))
-    names = {0: "zero", 1: "one", 7: "seven"}
-
-    def is_small(self, n):
-        return n < self.limit
+OUTCOMES = Counter()
 
 
 class Program:
@@ -83,11 +31,17 @@ class Program:
         self.inputs = self._make_inputs()
         self._ints = ["m", "k", *(["n"] if self.two_axes else [])]
         lines = self._block(r.randint(1, 5))
-        lines.append(f"return Key({self._field()}, {self._field()})")
+        lines.append(f"return {self._key()}")
         body = "\n".join("    " + line for line in lines)
-        arguments = ", ".join(["self", "*", *self.inputs])
+        names = list(self.inputs)
+        self.rows = self._make_rows()
+        arguments = ", ".join(["self", "*", *names])
         self.text = f"def dispatch({arguments}):\n{body}\n"
-        self.function = self._compile()
+        condition = r.choice(CONDITIONS) if r.random() < 0.25 else None
+        if condition:
+            self.text += f"def when({', '.join(names)}):\n    return {condition}\n"
+        scope = self._compile()
+        self.function, self.when = scope["dispatch"].__get__(Owner()), scope.get("when")
 
     def _make_inputs(self):
         r = self._random
@@ -99,21 +53,43 @@ class Program:
             inputs["n"] = IntRange(r.choice([1, 0, -5]), r.choice([12, 30]))
         inputs["k"] = Choices(*r.sample([1, 2, 3, 6, 8], r.randint(1, 3)))
         inputs["dt"] = Choices(*r.sample([None, True, "bf16", "fp8", 1, 1.0], r.randint(1, 3)))
+        if r.random() < 0.15:
+            inputs["k"] = r.choice([1, 2, 8])
         return inputs
+
+    def _make_rows(self):
+        """Sometimes `k` and `dt`, perhaps with a part of `m`, vary together; a part of the inputs then moves into the rows."""
+        r = self._random
+        if r.random() > 0.2:
+            return ()
+        for name in ("k", "dt"):
+            del self.inputs[name]
+        table = r.sample(
+            [{"k": 1, "dt": None}, {"k": Choices(2, 8), "dt": "bf16"}, {"k": 6, "dt": Choices(True, 1)}],
+            r.randint(1, 3),
+        )
+        if r.random() < 0.5:
+            whole = self.inputs.pop("m")
+            middle = whole.start + len(range(whole.start, whole.stop, whole.step)) // 2 * whole.step
+            parts = [IntRange(whole.start, middle, whole.step), IntRange(middle, whole.stop, whole.step)]
+            table = [{**row, "m": r.choice([*parts, whole])} for row in table]
+        return (rows(*table),)
+
+    def points(self):
+        """Every point of the domain."""
+        table = self.rows[0] if self.rows else ({},)
+        for row in table:
+            spaces = {**row, **self.inputs}
+            values = [list(space) if isinstance(space, IntRange | Choices) else [space] for space in spaces.values()]
+            for point in itertools.product(*values):
+                yield dict(zip(spaces, point, strict=True))
 
     def _compile(self):
         filename = f"<program {self.seed}>"
         linecache.cache[filename] = (len(self.text), None, self.text.splitlines(keepends=True), filename)
-        scope = {
-            "Key": Key,
-            "math": math,
-            "cdiv": helper_cdiv,
-            "bucket": helper_bucket,
-            "pick": helper_pick,
-            "TABLE": Owner.table,
-        }
+        scope = dict(SCOPE)
         exec(compile(self.text, filename, "exec", dont_inherit=True), scope)
-        return scope["dispatch"].__get__(Owner())
+        return scope
 
     # --- statements --------------------------------------------------------------------------------------------------
 
@@ -127,9 +103,9 @@ class Program:
 
     def _statement(self):
         r = self._random
-        kinds = ["assign"] * 5 + ["if", "if", "augment", "unpack", "assert", "raise", "early"]
+        kinds = ["assign"] * 5 + ["if", "if", "augment", "unpack", "assert", "raise", "early", "element", "star"]
         if self._depth < 3:
-            kinds += ["for", "while", "match", "for_range"]
+            kinds += ["for", "while", "match", "for_range", "nested", "forever", "kinds"]
         return getattr(self, f"_{r.choice(kinds)}")()
 
     def _new(self):
@@ -145,9 +121,8 @@ class Program:
         names = [name for name in self._ints if name.startswith("v")]
         if not names or self._depth > 1:
             return self._assign()
-        return [
-            f"{self._random.choice(names)} {self._random.choice(['+=', '-=', '*=', '//='])} {self._random.randint(1, 9)}"
-        ]
+        operator = self._random.choice(["+=", "-=", "*=", "//=", "%=", "&=", "|=", "^=", ">>=", "<<="])
+        return [f"{self._random.choice(names)} {operator} {self._random.randint(1, 9)}"]
 
     def _unpack(self):
         first, second = self._number(2), self._number(2)
@@ -158,6 +133,71 @@ class Program:
                 [f"{a}, {b} = {first}, {second}", f"({a}, {b}) = divmod({first}, {self._random.randint(1, 70)})"]
             )
         ]
+
+    def _element(self):
+        """Augmented assignment to an element of a dict or list."""
+        r, name = self._random, self._new()
+        a, b, op = self._number(1), self._number(2), r.choice(["+=", "-=", "*=", "|="])
+        self._ints.append(name)
+        if r.random() < 0.5:
+            return [
+                f"{name}d = {{'x': {a}, 'y': 1}}",
+                f"{name}d['x'] {op} {b}",
+                f"{name} = {name}d['x'] + {name}d['y']",
+            ]
+        grown = [f"{name}l.append({self._number(1)})"] if r.random() < 0.3 else []
+        return [
+            f"{name}l = [{a}, 2, k]",
+            f"{name}l[{r.choice(['0', 'k % 3', '-1'])}] {op} {b}",
+            *grown,
+            f"{name} = sum({name}l[:4])",
+        ]
+
+    def _star(self):
+        a, b = self._number(2), self._number(1)
+        first, rest = self._new(), self._new()
+        self._ints += [first, rest]
+        return [f"{first}, *{rest}l = ({a}, {b}, k)", f"{rest} = {rest}l[-1] + len({rest}l)"]
+
+    def _nested(self):
+        """A helper inside, with control flow, a default and a closure."""
+        r, name, seen = self._random, self._new(), self._random.choice(self._ints)
+        decorator = ["@functools.cache"] if r.random() < 0.3 else []
+        step = r.choice(["return x + y", f"return x - {seen}", "x = x // 2"])
+        lines = [
+            *decorator,
+            f"def {name}h(x, y={r.randint(1, 9)}):",
+            f"    if x > {seen}:",
+            f"        {step}",
+            "    return y if x else -y",
+        ]
+        lines.append(f"{name} = {name}h({self._number(2)})")
+        self._ints.append(name)
+        return lines
+
+    def _forever(self):
+        name = self._new()
+        bound = self._number(1)
+        self._ints.append(name)
+        return [
+            f"{name} = {self._random.randint(1, 9)}",
+            "while True:",
+            f"    {name} += {self._random.choice([7, 40])}",
+            f"    if {name} >= {bound} or {name} > 300:",
+            "        break",
+        ]
+
+    def _kinds(self):
+        """`match` by class and by mapping."""
+        name = self._new()
+        cases = self._random.choice(
+            [("dt", ["str()", "bool()", "int(x)", "_"]), ("{'k': k, 'd': dt}", ["{'k': 1}", "{'d': None}", "_"])]
+        )
+        self._ints.append(name)
+        lines = [f"match {cases[0]}:"]
+        for number, case in enumerate(cases[1]):
+            lines += [f"    case {case}:", f"        {name} = {number}"]
+        return lines
 
     def _if(self):
         known = list(self._ints)
@@ -172,7 +212,7 @@ class Program:
         return lines
 
     def _early(self):
-        return [f"if {self._test(2)}:", f"    return Key({self._field()})"]
+        return [f"if {self._test(2)}:", f"    return {self._key()}"]
 
     def _assert(self):
         return [f"assert {self._test(1)} or m > 20, f'bad {{m}}'"]
@@ -237,10 +277,16 @@ class Program:
             return r.choice([*self._ints, *self._ints, str(r.choice([1, 2, 3, 7, 16, 64, 100, -3]))])
         template = r.choice(NUMBERS)
         constant = r.choice([1, 2, 3, 7, 8, 16, 63, 64, -4, 100])
-        return template.format(
+        text = template.format(
             a=self._number(depth - 1), b=self._number(depth - 1) if "{b}" in template else "", c=constant, p=abs(constant),
             s=abs(constant) % 4, t=self._test(depth - 2) if "{t}" in template else "",
         )  # fmt: skip
+        # Python's grammar has no walrus in what a comprehension iterates over.
+        return (
+            text.replace("w := ", "")
+            if " in (1, {a})" in template or "zip((" in template or "enumerate((" in template
+            else text
+        )
 
     def _test(self, depth):
         r = self._random
@@ -252,6 +298,18 @@ class Program:
         a = self._number(max(0, min(depth, 2)))
         return template.format(a=a, b=self._number(0), c=constant, d=constant * 2 + 1, e=constant % 5)
 
+    def _key(self):
+        a, b = self._field(), self._field()
+        forms = [
+            "Key({a}, {b})",
+            "Key({a}, {b})",
+            "Key({a})",
+            "Key(b={b}, a={a})",
+            "Key({a}, b={b})",
+            "Key(**{{'a': {a}, 'b': {b}}})",
+        ]
+        return self._random.choice(forms).format(a=a, b=b)
+
     def _field(self):
         r, a = self._random, self._number(2)
         name = r.choice(self._ints)
@@ -259,6 +317,7 @@ class Program:
             f"min({a}, 8)", f"{a} % 4", self._test(2), "dt", "k", f"f'{{k}}-{{{name} % 3}}'", f"str({a} % 3)",
             f"pick({a}, TABLE)", f"bucket({a})", f"({self._test(1)}, k)", f"self.names.get(max(min({a}, 9), 0), 'other')",
             f"min(cdiv({a}, 64), 5)", f"float({a} > 9)", f"min(max({a}, 0), 2) / 4",
+            f"mode_of({a})", f"({a} % 3 - 1) * 0.0", f"({a} % 2 - 1) * 0.0 * (m % 3 + 1)", f"tuple(t for t in (1, 9) if t < {a})",
         ]  # fmt: skip
         return r.choice(fields)
 
@@ -266,9 +325,11 @@ class Program:
 def by_brute_force(program):
     """The texts of the keys at every point, or the class of the error that a point raises."""
     found = {}  # by repr, which is quicker than the canonical text and tells as much apart
-    for values in itertools.product(*program.inputs.values()):
+    for point in program.points():
         try:
-            key = program.function(**dict(zip(program.inputs, values, strict=True)))
+            if program.when and not program.when(**point):
+                continue
+            key = program.function(**point)
             found[repr(key)] = key
         except (AssertionError, ValueError) as exc:
             last = exc.__traceback__
@@ -282,10 +343,14 @@ def by_brute_force(program):
     return {encode_key(key) for key in found.values()} or DomainError
 
 
+def _trace(program):
+    return trace(program.function, *program.rows, when=program.when, max_points=300_000, **program.inputs)
+
+
 def by_tracing(program):
     """The same by `trace`."""
     try:
-        return {encode_key(key) for key in trace(program.function, max_points=300_000, **program.inputs).keys}
+        return {encode_key(key) for key in _trace(program).keys}
     except KeySpaceTooLargeError:
         return KeySpaceTooLargeError
     except DomainError:
@@ -298,6 +363,7 @@ def check(seed):
     """Whether both agree for the program of a seed; "too large" agrees with everything. Returns a complaint or None."""
     program = Program(seed)
     traced = by_tracing(program)
+    OUTCOMES["keys" if isinstance(traced, set) else traced.__name__] += 1
     if traced is KeySpaceTooLargeError:
         return None
     expected = by_brute_force(program)
@@ -306,19 +372,22 @@ def check(seed):
     detail = f"expected {expected}, traced {traced}"
     if isinstance(traced, set) and isinstance(expected, set):
         detail = f"missing {sorted(expected - traced)}, extra {sorted(traced - expected)}"
-    return f"seed {seed}: {detail}\n{program.text}inputs {program.inputs}"
+    return f"seed {seed}: {detail}\n{program.text}inputs {program.inputs} {program.rows}"
 
 
 if __name__ == "__main__":
     first, count = int(sys.argv[1]), int(sys.argv[2])
     n_bad = 0
     for seed in range(first, first + count):
-        complaint = check(seed)
+        try:
+            complaint = check(seed)
+        except Exception:  # noqa: BLE001 - a soak goes on
+            complaint = f"seed {seed}: {traceback.format_exc()}"
         linecache.cache.pop(f"<program {seed}>", None)
         if complaint:
             n_bad += 1
             print(complaint, flush=True)
         if (seed - first + 1) % 5000 == 0:
             print(f"{seed - first + 1} programs, {n_bad} disagreements", flush=True)
-    print(f"{count} programs, {n_bad} disagreements")
+    print(f"{count} programs, {n_bad} disagreements; traced to {dict(OUTCOMES)}")
     sys.exit(n_bad > 0)

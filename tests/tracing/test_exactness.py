@@ -233,3 +233,12 @@ def endless_where_it_cannot_be(*, m):
 
 def test_a_loop_is_followed_as_far_as_the_inputs_go():
     assert {key.a for key in trace_dispatch(endless_where_it_cannot_be, m=IntRange(0, 5000))} == {"many", *range(10)}
+
+
+def signs(*, m):
+    """A zero's sign was lost when its table was repeated, and with it a key."""
+    return Key((m % 2 - 1) * 0.0 * (m % 3 + 1.0))
+
+
+def test_zeros_of_both_signs_are_two_keys():
+    assert {repr(key.a) for key in trace_dispatch(signs, m=IntRange(1, 500))} == {"0.0", "-0.0"}

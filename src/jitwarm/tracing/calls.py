@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jitwarm.tracing import nodes
+from jitwarm.tracing.domain import function_name
 from jitwarm.tracing.engine import Engine
 from jitwarm.tracing.lift import CALL, FORCE, IN, IS, ITEM, OUTSIDE, SUBJECT, Lifted
 from jitwarm.tracing.number import Number
 from jitwarm.tracing.source import UntraceableError
-from jitwarm.tracing.symbols import Choice, Symbol, Truth
+from jitwarm.tracing.symbols import ByValue, Choice, Symbol, Truth
 
 # They only iterate, compare, add, test or pass on, all of which symbols do themselves.
 _TRANSPARENT = (
@@ -31,10 +32,14 @@ class Outside(BaseException):
 
 
 class Hooks:
-    """The hooks of one engine, by the names that rewritten code calls."""
+    """The hooks of one engine, by the names that rewritten code calls.
+
+    `opaque` gathers which functions were called with plain values though symbols reached them, and why.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.opaque: dict[str, str] = {}
         self.lifted = Lifted(
             {
                 CALL: self.call, ITEM: self.item, IS: self.is_, IN: self.in_, FORCE: concrete, SUBJECT: _subject,
@@ -43,6 +48,7 @@ class Hooks:
         )  # fmt: skip
         self._models: dict[Any, Callable[..., Any]] = {
             int: self._int, float: self._float, bool: bool, isinstance: self._isinstance, type: self._type, range: self._range,
+            functools.cache: self._uncached, functools.lru_cache: self._uncached, functools.wraps: lambda *_: _same,
             math.gcd: self._gcd, math.sqrt: self._sqrt, math.isqrt: self._isqrt, math.log2: self._log2,
         }  # fmt: skip
 
@@ -108,11 +114,15 @@ class Hooks:
         target, given = function, args
         if isinstance(function, types.MethodType):
             target, given = function.__func__, (function.__self__, *args)
+        if _is_cached(target) and all(map(_may_be_hashed, (*given, *kwargs.values()))):
+            target = target.__wrapped__
+        if _is_cache_decorator(target):
+            return self._uncached(*args)
         if isinstance(target, types.FunctionType):
             try:
                 lifted = self.lifted.lift(target)
-            except UntraceableError:
-                pass
+            except UntraceableError as refusal:
+                self.opaque[function_name(target)] = refusal.sentence
             else:
                 return lifted(*given, **kwargs)
         if any(self._is_lazy(argument) for argument in (*args, *kwargs.values())):
@@ -128,10 +138,18 @@ class Hooks:
         return argument
 
     def _is_lazy(self, value: Any) -> bool:
+        if isinstance(value, Symbol):
+            return False
         return isinstance(value, types.GeneratorType | map | filter | zip | enumerate) or self.lifted.is_lifted(value)
 
     def _carries_symbol(self, value: Any) -> bool:
         return _holds_symbol(value) or self._is_lazy(value)
+
+    def _uncached(self, *args: Any) -> Any:
+        """A cache does not change what a function without side effects returns, and would ask symbols for a hash."""
+        if len(args) == 1 and self.lifted.is_lifted(args[0]):
+            return args[0]
+        return functools.lru_cache(*args)
 
     # --- models ------------------------------------------------------------------------------------------------------
 
@@ -157,7 +175,7 @@ class Hooks:
         if not any(isinstance(argument, Number) for argument in args):
             return range(*map(concrete, args))
         start, stop, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
-        return _counting(start, stop, concrete(step))
+        return _Range(start, stop, concrete(step))
 
     def _gcd(self, *args: Any) -> Any:
         numbers = [argument for argument in args if isinstance(argument, Number)]
@@ -217,6 +235,7 @@ class Hooks:
 
 
 _MISSING = object()
+_CACHED = type(functools.cache(len))
 
 
 def _gcd_node(residue: nodes.Node, constant: int) -> nodes.Node | None:
@@ -228,13 +247,19 @@ def _gcd_node(residue: nodes.Node, constant: int) -> nodes.Node | None:
 
 
 def concrete(value: Any) -> Any:
-    """`value` without symbols, also inside containers."""
+    """`value` without symbols, also inside containers. A list or dict stays the same object, since others may hold it."""
     if isinstance(value, Symbol):
         return value.concrete()
     if not _holds_symbol(value):
         return value
     if isinstance(value, dict):
-        return {concrete(k): concrete(v) for k, v in value.items()}
+        plain = {concrete(k): concrete(v) for k, v in value.items()}
+        value.clear()
+        value.update(plain)
+        return value
+    if isinstance(value, list):
+        value[:] = map(concrete, value)
+        return value
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*map(concrete, value))
     return type(value)(map(concrete, value))
@@ -255,18 +280,56 @@ def _subject(value: Any) -> Any:
     return value if isinstance(value, Number) else concrete(value)
 
 
-def _counting(start: Any, stop: Any, step: int) -> Iterator[Any]:
-    """`range`, whose end is asked for at each step."""
-    if step == 0:
-        raise ValueError("range() arg 3 must not be zero")
-    current = start
-    while (current < stop) if step > 0 else (current > stop):
-        yield current
-        current = current + step
+class _Range(ByValue):
+    """A `range` that asks for its end at each step; whatever else is asked of it makes it an ordinary one."""
+
+    __slots__ = ("_start", "_step", "_stop")
+
+    def __init__(self, start: Any, stop: Any, step: int) -> None:
+        if step == 0:
+            raise ValueError("range() arg 3 must not be zero")
+        self._start, self._stop, self._step = start, stop, step
+
+    def __iter__(self) -> Iterator[Any]:
+        current = self._start
+        while (current < self._stop) if self._step > 0 else (current > self._stop):
+            yield current
+            current = current + self._step
+
+    def concrete(self) -> range:
+        """The range of the values that its ends have."""
+        return range(concrete(self._start), concrete(self._stop), self._step)
 
 
 def _hashable(value: Any) -> bool:
     return isinstance(value, type | types.BuiltinFunctionType | types.FunctionType)
+
+
+def _is_cached(function: Any) -> bool:
+    return isinstance(function, _CACHED) and isinstance(getattr(function, "__wrapped__", None), types.FunctionType)
+
+
+def _is_cache_decorator(function: Any) -> bool:
+    """`lru_cache(maxsize=...)`, which is still to be handed the function."""
+    return (
+        getattr(function, "__module__", "") == "functools"
+        and getattr(function, "__qualname__", "") == "lru_cache.<locals>.decorating_function"
+    )
+
+
+def _may_be_hashed(argument: Any) -> bool:
+    """A cache raises where an argument cannot be hashed, and so must who leaves the cache out."""
+    if isinstance(argument, Symbol):
+        return True
+    try:
+        hash(argument)
+    except TypeError:
+        return False
+    return not _holds_symbol(argument)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _triton_helper(function: Any) -> str | None:

@@ -6,16 +6,18 @@ there. Tests over several large axes are assumed instead (a fact), since no box 
 was seen already needs no proof that its facts can hold.
 """
 
-import math
 import operator
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NoReturn
 
 from jitwarm.tracing.budget import Budget
-from jitwarm.tracing.nodes import Node, Periodic
+from jitwarm.tracing.cuts import cut, first, zone
+from jitwarm.tracing.lift import Site, author_site
+from jitwarm.tracing.nodes import Node
+from jitwarm.tracing.periodic import Periodic
+from jitwarm.tracing.runs import Runs, complement
 from jitwarm.tracing.spans import Span
 
 _RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -28,6 +30,7 @@ _N_RANDOM = 48
 _MAX_CORNER_AXES = 4
 _MAX_TESTS = 20_000
 _MAX_TABULATED = 64
+_FEW = 8
 # A lifted run costs about as much as this many plain calls of a dispatch.
 _ITEM_COST = 10
 
@@ -48,13 +51,13 @@ class Test:
         """The truth at one point."""
         return _RELATIONS[self.relation](self.node.value(point), self.constant)
 
-    def residues(self, periodic: Periodic) -> tuple[frozenset[int], frozenset[int]]:
+    def residues(self, periodic: Periodic) -> tuple[Runs, Runs]:
         """The residues of a pure table at which the test holds, and the others."""
         key = ("residues", self.relation, type(self.constant), self.constant)
         if key not in self.node.memo:
             relation = _RELATIONS[self.relation]
-            matching = frozenset(r for r, value in enumerate(periodic.table) if relation(value, self.constant))
-            self.node.memo[key] = matching, frozenset(range(periodic.period)) - matching
+            matching = periodic.where(lambda value: relation(value, self.constant))
+            self.node.memo[key] = matching, complement(matching, periodic.period)
         return self.node.memo[key]  # type: ignore[no-any-return]  # the memo holds several kinds of things
 
 
@@ -79,7 +82,7 @@ class Engine:
         self.spans: list[Span] = list(self.whole)
         self.facts: list[tuple[Test, bool]] = []
         self.budget = budget
-        self.enumerated: set[int] = set()
+        self.enumerated: dict[int, Site | None] = {}
         self.fact_texts: dict[tuple[int, bool], str] = {}
         self._todo: list[Item] = [Item(self.whole)]
         self._n_tests = 0
@@ -141,8 +144,10 @@ class Engine:
             or self._split_by_direction(test, axis)
             or self._split_by_zone(test, axis)
         ):
-            if not enumerate_values and self.spans[axis].count() > _MAX_TABULATED:
-                return self._assume(test)
+            if self.spans[axis].count() > _MAX_TABULATED:
+                self._split_by_operand(test.node, axis)
+                if not enumerate_values:
+                    return self._assume(test)
             self._tabulate(test, axis)
         return test.holds(self.low_corner)
 
@@ -295,12 +300,12 @@ class Engine:
         c = test.constant
         # Along the axis the value passes c once: below, perhaps equal, above (or the other way round).
         reaches, passes = (operator.ge, operator.gt) if direction > 0 else (operator.le, operator.lt)
-        cuts = [_first(span, lambda i: reaches(value(i), c)), _first(span, lambda i: passes(value(i), c))]
+        cuts = [first(span, lambda i: reaches(value(i), c)), first(span, lambda i: passes(value(i), c))]
         if test.relation == "le":
             cuts = cuts[1:] if direction > 0 else cuts[:1]
         elif test.relation == "lt":
             cuts = cuts[:1] if direction > 0 else cuts[1:]
-        self._keep_first(axis, _cut(span, cuts))
+        self._keep_first(axis, cut(span, cuts))
         return True
 
     def _split_by_zone(self, test: Test, axis: int) -> bool:
@@ -309,7 +314,7 @@ class Engine:
         if periodic is None or not periodic.rise or test.relation == "same":
             return False
         span = self.spans[axis]
-        parts = _cut(span, _zone(periodic, test.constant))
+        parts = cut(span, zone(periodic, test.constant))
         if len(parts) < 2:  # noqa: PLR2004 - nothing was cut off: the zone fills the span
             return False
         self._keep_first(axis, parts)
@@ -322,18 +327,57 @@ class Engine:
         periodic, span = test.node.periodic, self.spans[next(iter(test.node.axes))]
         assert periodic is not None  # noqa: S101 - for the type checker
         rises = [periodic.rise * (i // periodic.period) for i in (span.lo, span.hi)]
-        low, high = min(rises) + min(periodic.table), max(rises) + max(periodic.table)
+        low, high = min(rises) + min(periodic.values), max(rises) + max(periodic.values)
         c = test.constant
         if high < c or (test.relation == "le" and high <= c):
             return True
         return False if low > c else None
+
+    def _split_by_operand(self, node: Node, axis: int) -> None:
+        """Nothing is known of the node, but perhaps it would be if an operand of it were constant (a tile by powers of two).
+
+        Raises:
+            Abandon: There is such an operand, of few values; the parts of the box with one value each are to do.
+        """
+        waiting, seen = [*node.operands], {id(node)}
+        while waiting:
+            operand = waiting.pop()
+            if id(operand) in seen:
+                continue
+            seen.add(id(operand))
+            waiting += operand.operands
+            parts = self._by_value(operand, axis) if operand.periodic is None else []
+            if len(parts) > 1:
+                for part in parts:
+                    self._push_span(axis, part)
+                raise Abandon
+
+    def _by_value(self, node: Node, axis: int) -> list[Span]:
+        """The parts of the box in which a node of one axis has one value each; none unless it goes through few, one way."""
+        direction = node.directions.get(axis)
+        if direction is None or not node.is_int or node.axis != axis:
+            return []
+        span, point = self.spans[axis], self.low_corner
+        passes = operator.gt if direction > 0 else operator.lt
+
+        def value(position: int) -> Any:
+            point[axis] = position
+            return node.value(point)
+
+        cuts = [span.lo]
+        while cuts[-1] <= span.hi:
+            if len(cuts) > _FEW:
+                return []
+            current = value(cuts[-1])
+            cuts.append(first(Span(cuts[-1], span.hi), lambda i: passes(value(i), current)))  # noqa: B023 - used at once
+        return cut(span, cuts[1:-1])
 
     def _tabulate(self, test: Test, axis: int) -> None:
         """Nothing is known of the node: evaluate the test at every position that is left of its one axis."""
         span = self.spans[axis]
         self.budget.spend(span.count(), test, axis)
         if span.count() > _MAX_TABULATED:
-            self.enumerated.add(axis)
+            self.enumerated.setdefault(axis, author_site())
         point = self.low_corner
         runs: list[tuple[bool, int, int]] = []
         for position in span.members():
@@ -347,11 +391,11 @@ class Engine:
 
     def _keep_first(self, axis: int, parts: Sequence[Span]) -> None:
         """Go on with the part that holds the smallest position; the others are to do."""
-        first = min(parts, key=lambda part: part.lo)
+        kept = min(parts, key=lambda part: part.lo)
         for part in parts:
-            if part is not first:
+            if part is not kept:
                 self._push_span(axis, part)
-        self.spans[axis] = first
+        self.spans[axis] = kept
 
     def _push_span(self, axis: int, span: Span) -> None:
         spans = list(self.spans)
@@ -371,34 +415,3 @@ def _sharpened(low: Any, high: Any, test: Test, truth: bool) -> tuple[Any, Any]:
     if test.relation == "lt":
         return (low, min(high, c - 1 if is_int else c)) if truth else (max(low, c), high)
     return low, high
-
-
-def _first(span: Span, holds: Callable[[int], bool]) -> int:
-    """The first position of the span's interval at which a condition holds that, once true, stays true; `hi + 1` for none."""
-    low, high = span.lo, span.hi + 1
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def _cut(span: Span, cuts: Sequence[int]) -> list[Span]:
-    """The parts of a span between ascending cut positions."""
-    edges = [span.lo, *(min(max(cut, span.lo), span.hi + 1) for cut in cuts), span.hi + 1]
-    parts = (span.clip(a, b - 1) for a, b in pairwise(edges) if a < b)
-    return [part for part in parts if part is not None]
-
-
-def _zone(periodic: Periodic, c: Any) -> list[int]:
-    """The positions between which a rising periodic form has values on both sides of `c`, or equal to it."""
-    rise, low, high = periodic.rise, min(periodic.table), max(periodic.table)
-    if rise < 0:
-        rise, low, high, c = -rise, -high, -low, -c
-    if isinstance(c, int):
-        first, last = -((high - c) // rise), (c - low) // rise
-    else:
-        first, last = math.floor((c - high) / rise) - 1, math.ceil((c - low) / rise) + 1
-    return [first * periodic.period, (last + 1) * periodic.period]

@@ -8,7 +8,6 @@ error names what needed it: a partial set is never returned.
 import dis
 import inspect
 import itertools
-import linecache
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +19,10 @@ from jitwarm.contract.keys import require_frozen
 from jitwarm.contract.spaces import Rows
 from jitwarm.errors import DomainError, InvalidKernelError, KeySpaceTooLargeError, TracingError
 from jitwarm.tracing.budget import Budget, Exhausted
+from jitwarm.tracing.definition import definition_fault
 from jitwarm.tracing.domain import Domain, acceptor, check_inputs, declare, function_name, source_place
-from jitwarm.tracing.lift import expression_at
+from jitwarm.tracing.lift import Site
+from jitwarm.tracing.places import excerpt_at, expression_at
 from jitwarm.tracing.search import Found, Region, Search
 from jitwarm.tracing.source import UntraceableError
 from jitwarm.tracing.spans import Span
@@ -91,6 +92,9 @@ def trace(
     """As `trace_dispatch`, with regions, notes and cost."""
     domain = declare(rows, inputs)
     check_inputs(dispatch, when, domain)
+    for function in filter(None, (dispatch, when)):
+        if fault := definition_fault(function):
+            raise TracingError(*fault)
     real = _real(dispatch, when)
     # Where the domain can be enumerated, analysis may cost no more than a part of that.
     can_enumerate = domain.n_points <= max_points
@@ -102,10 +106,10 @@ def trace(
     except (UntraceableError, Exhausted) as exc:
         if isinstance(exc, Exhausted) and not can_enumerate:
             raise _too_large(dispatch, domain, max_points, budget, exc) from None
-        reason = exc.message if isinstance(exc, UntraceableError) else "its regions are too many to be followed"
-        found, budget = Found(), Budget(max_points)
-        _enumerate(dispatch, domain, real, budget, found, reason)
-        notes.append(f"every point was evaluated: {reason}")
+        cause = exc if isinstance(exc, UntraceableError) else _too_many(budget)
+        found, budget = Found(opaque=found.opaque), Budget(max_points)
+        _enumerate(dispatch, domain, real, budget, found, cause)
+        notes.append(f"every point was evaluated: {cause.sentence}")
     result = _ordered(dispatch, domain, found, notes, budget)
     collected = _COLLECTED.get()
     if collected is not None:
@@ -139,7 +143,10 @@ def _ordered(dispatch: Callable[..., Any], domain: Domain, found: Found, notes: 
     regions = sorted(found.regions, key=lambda r: (place[r.key], r.rank))
     if found.outside is not None:
         notes.append(f"some inputs are outside the domain, e.g. {_format(found.outside)}")
-    notes += [f"every value of {name!r} was evaluated" for name in sorted(found.enumerated)]
+    notes += [
+        f"every value of {name!r} was evaluated{_asked_by(found.enumerated[name])}" for name in sorted(found.enumerated)
+    ]
+    notes += [f"{name} was called with plain values: {reason}" for name, reason in sorted(found.opaque.items())]
     if found.n_disagreements:
         notes.append(f"{found.n_disagreements} regions were settled by the function itself")
     return Trace(
@@ -170,16 +177,17 @@ def _enumerate(
     real: Callable[[Mapping[str, Any]], Any],
     budget: Budget,
     found: Found,
-    reason: str,
+    cause: UntraceableError,
 ) -> None:
     """Call the author's function at every point of the domain."""
     if domain.n_points > budget.n_left:
         name, size = domain.widest
+        bound = f"bound the widest input, {name!r} with {size:,} values, by a step or rows(...), or raise max_points"
         raise KeySpaceTooLargeError(
-            f"{function_name(dispatch)} can only be called point by point ({reason}), and its domain has {domain.n_points:,} "
-            f"points, more than max_points={budget.n_left:,}",
-            f"the widest input is {name!r} with {size:,} values: give it a step, couple it with rows(...), or raise max_points",
-            source_place(dispatch),
+            f"{function_name(dispatch)} can only be called point by point, and its domain has {domain.n_points:,} points, more "
+            f"than max_points={budget.n_left:,}: {cause.message}",
+            f"{cause.hint}; or {bound}" if cause.hint else bound,
+            cause.where or source_place(dispatch),
         )
     budget.spend(domain.n_points, None, None)
     for n_box, box in enumerate(domain.boxes):
@@ -230,24 +238,36 @@ def _too_large(
     dispatch: Callable[..., Any], domain: Domain, max_points: int, budget: Budget, exc: Exhausted
 ) -> KeySpaceTooLargeError:
     """Name the expression whose values were asked for most often, with a caret below it."""
-    sites = [site for site, _ in budget.sites.most_common() if site is not None]
-    shown, place = _with_caret(*sites[0]) if sites else ("", source_place(dispatch))
+    site = _busiest(budget)
+    shown, place = excerpt_at(*site) if site else ("", source_place(dispatch))
     name = list(domain.boxes[0])[exc.axis] if exc.axis is not None else domain.widest[0]
     return KeySpaceTooLargeError(
-        f"{function_name(dispatch)}: more than max_points={max_points:,} evaluations would be needed{shown}",
+        f"{function_name(dispatch)}: more than max_points={max_points:,} evaluations would be needed{shown and ' for' + shown}",
         f"nothing is known of this expression, so every value of {name!r} counts: bound it by a step or Choices, "
         "or raise max_points",
         place,
     )
 
 
-def _with_caret(code: types.CodeType, instruction: int) -> tuple[str, str]:
-    """The author's line with a caret below the expression, and its place."""
-    text, line, column = expression_at(code, instruction)
-    whole = linecache.getline(code.co_filename, line)
-    indent = len(whole) - len(whole.lstrip())
-    caret = " " * (column - indent) + "^" * max(1, len(text))
-    return f" for\n    {whole.strip()}\n    {caret}", f"{code.co_filename}:{line}"
+def _busiest(budget: Budget) -> Site | None:
+    """Where values were asked for most often."""
+    return next((site for site, _ in budget.sites.most_common() if site is not None), None)
+
+
+def _too_many(budget: Budget) -> UntraceableError:
+    """Regions were followed, but calling every point is quicker."""
+    site = _busiest(budget)
+    asked = f", most of them for {_named(site)}" if site else ""
+    return UntraceableError(f"its regions are too many to be followed{asked}")
+
+
+def _asked_by(site: Site | None) -> str:
+    return f": nothing is known of {_named(site)}" if site else ""
+
+
+def _named(site: Site) -> str:
+    text, line, _ = expression_at(*site)
+    return f"`{text}` ({site[0].co_filename}:{line})"
 
 
 def _is_refusal(exc: BaseException, dispatch: Callable[..., Any]) -> bool:

@@ -5,12 +5,14 @@ residues gathered. What is left is exact: every input of the domain lies in a re
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from jitwarm.contract.keys import encode_key, format_key
 from jitwarm.tracing.expand import Trace
+from jitwarm.tracing.runs import MAX_RUNS, complement, members, of_residues
 from jitwarm.tracing.search import Region
 from jitwarm.tracing.spans import Span
 
@@ -61,10 +63,10 @@ def _merged(
             {n: _condition(space, span) for n, (space, span) in region.inputs.items()}
         )
     result = []
-    for identity, members in groups.items():
-        while _merge_once(members, values[identity]):
+    for identity, group in groups.items():
+        while _merge_once(group, values[identity]):
             pass
-        result += [(values[identity], member, identity[1]) for member in members]
+        result += [(values[identity], member, identity[1]) for member in group]
     return result
 
 
@@ -101,10 +103,12 @@ def _joined(a: Condition, b: Condition) -> Condition | None:
 def _with_more_residues(a: Span, b: Span) -> Span | None:
     """Two residue classes over one common interval."""
     common = math.lcm(a.modulus, b.modulus)
+    if common > MAX_RUNS:
+        return None
     if max(a.lo, b.lo) - min(a.lo, b.lo) >= common or max(a.hi, b.hi) - min(a.hi, b.hi) >= common:
         return None
-    residues = frozenset(r for r in range(common) for s in (a, b) if s.residues is None or r % s.modulus in s.residues)
-    joined = Span(min(a.lo, b.lo), max(a.hi, b.hi), common, residues)
+    residues = sorted(set(_listed(a, common)) | set(_listed(b, common)))
+    joined = Span(min(a.lo, b.lo), max(a.hi, b.hi), common, of_residues(iter(residues)))
     for part in (a, b):  # at the ends one class may reach further than the other
         own = Span(joined.lo, joined.hi, part.modulus, part.residues).clip(joined.lo, joined.hi)
         if own is None or (own.lo, own.hi) != (part.lo, part.hi):
@@ -112,14 +116,20 @@ def _with_more_residues(a: Span, b: Span) -> Span | None:
     return _reduced(joined)
 
 
+def _listed(span: Span, modulus: int) -> Iterator[int]:
+    """The residues of a span, of a multiple of its modulus."""
+    return members(span.residues or ((0, span.modulus),), span.modulus, 0, modulus - 1)
+
+
 def _reduced(span: Span) -> Span:
     """The same members with the smallest modulus."""
-    residues = span.residues or frozenset()
+    residues = list(_listed(span, span.modulus))
     for modulus in range(1, span.modulus):
         if span.modulus % modulus == 0:
-            smaller = frozenset(r % modulus for r in residues)
+            smaller = {r % modulus for r in residues}
             if len(smaller) * (span.modulus // modulus) == len(residues):
-                return Span(span.lo, span.hi, modulus, None if len(smaller) == modulus else smaller)
+                kept = None if len(smaller) == modulus else of_residues(iter(sorted(smaller)))
+                return Span(span.lo, span.hi, modulus, kept)
     return span
 
 
@@ -158,10 +168,15 @@ def _residues(name: str, space: range, span: Span) -> list[str]:
     if span.residues is None or span.lo == span.hi:
         return []
     modulus = span.modulus * space.step
-    inside = sorted((space.start + space.step * r) % modulus for r in span.residues)
+    inside, outside = (
+        sorted(
+            (space.start + space.step * r) % modulus
+            for r in islice(members(runs, span.modulus, 0, span.modulus - 1), MAX_RUNS)
+        )
+        for runs in (span.residues, complement(span.residues, span.modulus))
+    )
     if len(inside) == 1:
         return [f"{name} % {modulus} = {inside[0]}"]
-    outside = sorted((space.start + space.step * r) % modulus for r in set(range(span.modulus)) - span.residues)
     if len(outside) == 1:
         return [f"{name} % {modulus} != {outside[0]}"]
     if len(outside) < len(inside) and len(outside) <= _MAX_LISTED:

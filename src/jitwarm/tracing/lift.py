@@ -6,12 +6,13 @@ be overloaded is turned into calls of hooks: calls themselves, `is`, `in`, subsc
 """
 
 import ast
-import linecache
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
+from jitwarm.tracing.refusals import INTROSPECTIVE, REFUSED, Refused
 from jitwarm.tracing.source import UntraceableError, all_codes, function_tree
 
 CALL, ITEM, IS, IN, FORCE, SUBJECT, OUTSIDE = (
@@ -19,13 +20,7 @@ CALL, ITEM, IS, IN, FORCE, SUBJECT, OUTSIDE = (
     "__jitwarm_subject__", "__jitwarm_outside__",
 )  # fmt: skip
 
-_REFUSED: tuple[type[ast.AST], ...] = (
-    ast.Try, ast.TryStar, ast.With, ast.AsyncWith, ast.AsyncFor, ast.AsyncFunctionDef, ast.ClassDef, ast.Import,
-    ast.ImportFrom, ast.Global, ast.Nonlocal, ast.Delete, ast.Yield, ast.YieldFrom, ast.Await,
-)  # fmt: skip
-_INTROSPECTIVE = frozenset({"locals", "globals", "vars", "eval", "exec", "super", "id"})
-
-_CODES: dict[types.CodeType, types.CodeType] = {}
+_CODES: dict[types.CodeType, types.CodeType | UntraceableError] = {}
 
 
 class Lifted:
@@ -66,69 +61,126 @@ class Lifted:
 
 
 def _lifted_code(function: types.FunctionType) -> types.CodeType:
+    """Each function is rewritten once, and a refusal kept."""
     original = function.__code__
     if original not in _CODES:
-        tree = function_tree(function)
-        name = tree.name
-        rewritten = _Rewriter().visit_body(tree)
-        rewritten.name = "lifted"
-        factory = ast.parse(f"def factory({', '.join(original.co_freevars)}): pass").body[0]
-        assert isinstance(factory, ast.FunctionDef)  # noqa: S101 - for the type checker
-        factory.body = [rewritten, ast.Return(ast.Name("lifted", ast.Load()))]
-        module = ast.fix_missing_locations(ast.Module([ast.copy_location(factory, tree)], []))
-        outer = next(
-            c for c in compile(module, original.co_filename, "exec").co_consts if isinstance(c, types.CodeType)
-        )
-        inner = next(c for c in outer.co_consts if isinstance(c, types.CodeType))
-        _CODES[original] = inner.replace(co_name=name)
-    return _CODES[original]
+        try:
+            _CODES[original] = _rewritten(original, function_tree(function))
+        except Refused as refused:
+            _CODES[original] = refused.in_file(original.co_filename)
+    found = _CODES[original]
+    if isinstance(found, UntraceableError):
+        raise UntraceableError(*found.args)
+    return found
+
+
+def _rewritten(original: types.CodeType, tree: ast.FunctionDef) -> types.CodeType:
+    name = tree.name
+    rewritten = _Rewriter().visit_body(tree)
+    rewritten.name = "lifted"
+    factory = ast.parse(f"def factory({', '.join(original.co_freevars)}): pass").body[0]
+    assert isinstance(factory, ast.FunctionDef)  # noqa: S101 - for the type checker
+    factory.body = [rewritten, ast.Return(ast.Name("lifted", ast.Load()))]
+    module = ast.fix_missing_locations(ast.Module([ast.copy_location(factory, tree)], []))
+    outer = next(c for c in compile(module, original.co_filename, "exec").co_consts if isinstance(c, types.CodeType))
+    inner = next(c for c in outer.co_consts if isinstance(c, types.CodeType))
+    return inner.replace(co_name=name)
 
 
 class _Rewriter(ast.NodeTransformer):
     """One function's tree, hooks in place."""
 
+    def __init__(self) -> None:
+        self._n_temporaries = 0
+        self._in_iterable = False
+
     def visit_body(self, tree: ast.FunctionDef) -> ast.FunctionDef:
         """Rewrite the body of the outermost function."""
         for argument in (*tree.args.args, *tree.args.kwonlyargs):
             argument.annotation = None
-        tree.body = [self.visit(statement) for statement in tree.body]
-        tree.decorator_list, tree.returns = [], None
+        wrapper = self.generic_visit(ast.Module(tree.body, []))
+        assert isinstance(wrapper, ast.Module)  # noqa: S101 - for the type checker
+        tree.body, tree.decorator_list, tree.returns = wrapper.body, [], None
         return tree
 
     def visit(self, node: ast.AST) -> Any:
-        if isinstance(node, _REFUSED):
-            _refuse(node, type(node).__name__.lower())
+        if type(node) in REFUSED:
+            raise Refused(node, *REFUSED[type(node)])
         return super().visit(node)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        if node.decorator_list:
-            _refuse(node, "a decorated inner function")
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST | list[ast.AST]:
+        """A decorator is a call of it, so that the same rules hold as for other calls."""
+        decorators, node.decorator_list = [self.visit(decorator) for decorator in node.decorator_list], []
         node.returns = None
         for argument in ast.walk(node.args):
             if isinstance(argument, ast.arg):
                 argument.annotation = None
-        return self.generic_visit(node)
+        self.generic_visit(node)
+        applied: ast.expr = _name(node.name, node)
+        for decorator in reversed(decorators):
+            applied = _hook(CALL, node, decorator, applied)
+        target = ast.copy_location(ast.Name(node.name, ast.Store()), node)
+        return [node, ast.copy_location(ast.Assign([target], applied), node)] if decorators else node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        if isinstance(node.func, ast.Name) and node.func.id in _INTROSPECTIVE:
-            _refuse(node, f"{node.func.id}()")
+        if isinstance(node.func, ast.Name) and node.func.id in INTROSPECTIVE:
+            raise Refused(node, f"`{node.func.id}()`", "name the values it stands for")
         self.generic_visit(node)
         node.args.insert(0, node.func)
         node.func = _name(CALL, node)
         return node
 
+    def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
+        if any(isinstance(part, ast.Subscript | ast.Attribute) for part in ast.walk(node.target)):
+            raise Refused(node.target, "a loop that assigns to an element", "loop over a name, and assign it")
+        node.target = self.visit(node.target)
+        outer, self._in_iterable = self._in_iterable, True
+        node.iter = self.visit(node.iter)
+        self._in_iterable = outer
+        node.ifs = [self.visit(test) for test in node.ifs]
+        return node
+
+    def visit_For(self, node: ast.For) -> ast.AST:
+        if any(isinstance(part, ast.Subscript | ast.Attribute) for part in ast.walk(node.target)):
+            raise Refused(node.target, "a loop that assigns to an element", "loop over a name, and assign it")
+        return self.generic_visit(node)
+
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
-        self.generic_visit(node)
         special = (ast.Is, ast.IsNot, ast.In, ast.NotIn)
         if not any(isinstance(op, special) for op in node.ops):
-            return node
+            return self.generic_visit(node)
         if len(node.ops) > 1:
-            _refuse(node, "`is` or `in` inside a chained comparison")
+            return self._chain(node)
+        self.generic_visit(node)
         hook = IS if isinstance(node.ops[0], ast.Is | ast.IsNot) else IN
         call: ast.expr = _hook(hook, node, node.left, node.comparators[0])
         if isinstance(node.ops[0], ast.IsNot | ast.NotIn):
             call = ast.copy_location(ast.UnaryOp(ast.Not(), call), node)
         return call
+
+    def _chain(self, node: ast.Compare) -> ast.AST:
+        """`a < b in c` as `a < (t := b) and t in c`, which is what it means."""
+        parts: list[ast.expr] = []
+        left = node.left
+        for op, right in zip(node.ops, node.comparators, strict=True):
+            again = right
+            if right is not node.comparators[-1] and not isinstance(right, ast.Name | ast.Constant):
+                right, again = self._kept(right)  # noqa: PLW2901 - evaluated here, read again by the next comparison
+            parts.append(ast.copy_location(ast.Compare(left, [op], [right]), node))
+            left = deepcopy(again)
+        return self.visit(ast.copy_location(ast.BoolOp(ast.And(), parts), node))  # type: ignore[no-any-return]  # visitor
+
+    def _kept(self, value: ast.expr) -> tuple[ast.expr, ast.expr]:
+        """An expression that keeps its value, and one that reads it."""
+        if self._in_iterable:  # Python's grammar has no `:=` there
+            raise Refused(value, "`is` or `in` in a chained comparison here", "split it at `and`")
+        name = self._temporary()
+        stored = ast.copy_location(ast.Name(name, ast.Store()), value)
+        return ast.copy_location(ast.NamedExpr(stored, value), value), _name(name, value)
+
+    def _temporary(self) -> str:
+        self._n_temporaries += 1
+        return f"__jitwarm_{self._n_temporaries}__"
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         self.generic_visit(node)
@@ -139,9 +191,9 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         if not isinstance(node.ctx, ast.Load):
-            _refuse(node, "an assignment to an attribute")
+            raise Refused(node, "an assignment to an attribute", "bind a local name instead")
         if node.attr.startswith("__") and not node.attr.endswith("__"):
-            _refuse(node, f"the private name {node.attr}")
+            raise Refused(node, f"the private name `{node.attr}`", "begin the name with one underscore")
         return self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
@@ -150,10 +202,25 @@ class _Rewriter(ast.NodeTransformer):
             node.value = _hook(FORCE, node.value, node.value)  # nothing symbolic is put where others may find it
         return node
 
-    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
-        if not isinstance(node.target, ast.Name):
-            _refuse(node, "an augmented assignment to an element")
-        return self.generic_visit(node)
+    def visit_AugAssign(self, node: ast.AugAssign) -> Any:
+        """`c[i] += v` as: keep `c` and `i`, read the element, change it in place, put it back."""
+        if not isinstance(node.target, ast.Subscript):
+            return self.generic_visit(node)
+        container, index, element = (self._temporary() for _ in range(3))
+        position = _index(self.visit(node.target.slice))
+        read, put = (
+            ast.copy_location(ast.Subscript(_name(container, node), _name(index, node), context), node)
+            for context in (ast.Load(), ast.Store())
+        )
+        stored = ast.copy_location(ast.Name(element, ast.Store()), node)
+        steps: Sequence[ast.stmt] = (
+            _bind(container, node, self.visit(node.target.value)),
+            _bind(index, node, _hook(FORCE, node, position)),
+            _bind(element, node, self.visit(read)),
+            ast.copy_location(ast.AugAssign(stored, node.op, self.visit(node.value)), node),
+            self.visit(ast.copy_location(ast.Assign([put], _name(element, node)), node)),
+        )
+        return list(steps)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
         if node.value is None:
@@ -183,8 +250,12 @@ def _index(node: ast.expr) -> ast.expr:
         parts = [part or ast.copy_location(ast.Constant(None), node) for part in (node.lower, node.upper, node.step)]
         return _hook(CALL, node, _name("slice", node), *parts)
     if isinstance(node, ast.Tuple) and any(isinstance(part, ast.Slice) for part in node.elts):
-        _refuse(node, "a slice of several dimensions")
+        raise Refused(node, "a slice of several dimensions", "take one dimension at a time")
     return node
+
+
+def _bind(name: str, at: ast.AST, value: ast.expr) -> ast.Assign:
+    return ast.copy_location(ast.Assign([ast.copy_location(ast.Name(name, ast.Store()), at)], value), at)
 
 
 def _hook(name: str, at: ast.AST, *arguments: ast.expr) -> ast.Call:
@@ -193,10 +264,6 @@ def _hook(name: str, at: ast.AST, *arguments: ast.expr) -> ast.Call:
 
 def _name(name: str, at: ast.AST) -> ast.Name:
     return ast.copy_location(ast.Name(name, ast.Load()), at)
-
-
-def _refuse(node: ast.AST, what: str) -> None:
-    raise UntraceableError(f"line {getattr(node, 'lineno', '?')}: {what} cannot be followed symbolically")
 
 
 Site = tuple[types.CodeType, int]
@@ -208,12 +275,3 @@ def author_site() -> Site | None:
     while frame is not None and CALL not in frame.f_globals:
         frame = frame.f_back
     return (frame.f_code, frame.f_lasti) if frame is not None else None
-
-
-def expression_at(code: types.CodeType, instruction: int) -> tuple[str, int, int]:
-    """(source text, line, column) of the expression that an instruction belongs to."""
-    line, last_line, start, end = list(code.co_positions())[instruction // 2]
-    if line is None or start is None:
-        return "", code.co_firstlineno, 0
-    text = linecache.getline(code.co_filename, line).encode()
-    return (text[start:end] if line == last_line else text[start:]).decode().strip(), line, start

@@ -17,47 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jitwarm.tracing.spans import MAX_MODULUS, Span
+from jitwarm.tracing import periodic
+from jitwarm.tracing.periodic import OPERATORS, Periodic
+from jitwarm.tracing.spans import Span
 
 Point = Sequence[int]
 Box = Sequence[Span]
 INFINITY = float("inf")
-
-
-@dataclass(frozen=True)
-class Periodic:
-    """`value(i) = rise * (i // period) + table[i % period]` for positions `i` of one axis."""
-
-    rise: int
-    table: tuple[Any, ...]  # ints; of a pure table (rise 0) also floats
-
-    @property
-    def period(self) -> int:
-        """Length of the table."""
-        return len(self.table)
-
-    def at(self, position: int) -> Any:
-        """The value at any position, also beyond the axis."""
-        return self.rise * (position // self.period) + self.table[position % self.period]
-
-    def stretched(self, factor: int) -> "Periodic | None":
-        """The same function over `factor` periods; None if the table would be too long."""
-        if self.period * factor > MAX_MODULUS:
-            return None
-        return Periodic(self.rise * factor, tuple(self.at(i) for i in range(self.period * factor)))
-
-    def mapped(self, factor: int, rise: int, function: Callable[[int], int]) -> "Periodic | None":
-        """`function` of each entry over `factor` periods, rising by `rise` per new period."""
-        wide = self.stretched(factor)
-        return Periodic(rise, tuple(function(v) for v in wide.table)) if wide else None
-
-    @property
-    def direction(self) -> int | None:
-        """+1, -1, or None where neither holds."""
-        steps = [b - a for a, b in zip(self.table, (*self.table[1:], self.table[0] + self.rise), strict=True)]
-        if all(step >= 0 for step in steps):
-            return 1
-        return -1 if all(step <= 0 for step in steps) else None
 
 
 @dataclass(eq=False)
@@ -71,6 +37,7 @@ class Node:
         is_int: Whether every value is an int; else every value is a float.
         periodic: The periodic form, of an int of one axis.
         interval: Bounds over a box from the operands' bounds.
+        operands: The nodes that it was made from.
     """
 
     axes: frozenset[int]
@@ -79,6 +46,7 @@ class Node:
     is_int: bool
     periodic: Periodic | None = None
     interval: Callable[[Box], tuple[Any, Any]] | None = None
+    operands: tuple["Node", ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,7 +78,7 @@ Operand = Any  # a Node, or a Python int or float
 def leaf(axis: int, values: range) -> Node:
     """The values of one input."""
     start, step = values.start, values.step
-    return Node(frozenset({axis}), lambda p: start + step * p[axis], {axis: 1}, True, Periodic(step, (start,)))
+    return Node(frozenset({axis}), lambda p: start + step * p[axis], {axis: 1}, True, periodic.line(start, step))
 
 
 def binary(name: str, a: Operand, b: Operand, whole: Box) -> Node | None:
@@ -131,8 +99,8 @@ def binary(name: str, a: Operand, b: Operand, whole: Box) -> Node | None:
     if name in _INTERVALS:
         combine = _INTERVALS[name]
         interval = lambda box: combine(bounds_of(a, box), bounds_of(b, box))  # noqa: E731 - a closure over both operands
-    periodic = _periodic(name, a, b) if len(axes) == 1 and (is_int or _are_tables(a, b)) else None
-    return Node(axes, value, directions, is_int, periodic, interval)
+    form = _periodic(name, a, b) if len(axes) == 1 and (is_int or _are_tables(a, b)) else None
+    return Node(axes, value, directions, is_int, form, interval, tuple(x for x in (a, b) if isinstance(x, Node)))
 
 
 def unary(function: Callable[[Any], Any], a: Node, *, direction: int, is_int: bool) -> Node:
@@ -147,14 +115,14 @@ def unary(function: Callable[[Any], Any], a: Node, *, direction: int, is_int: bo
         return function(bounds[low]), function(bounds[high])
 
     table = a.periodic.mapped(1, 0, function) if a.periodic is not None and not a.periodic.rise else None
-    return Node(a.axes, lambda p: function(a.value(p)), directions, is_int, table, interval)
+    return Node(a.axes, lambda p: function(a.value(p)), directions, is_int, table, interval, (a,))
 
 
 def tabulated(function: Callable[[int], int], a: Node) -> Node | None:
     """Any function of a node that is a pure table; None for other nodes."""
     if a.periodic is None or a.periodic.rise:
         return None
-    return Node(a.axes, lambda p: function(a.value(p)), {}, True, a.periodic.mapped(1, 0, function))
+    return Node(a.axes, lambda p: function(a.value(p)), {}, True, a.periodic.mapped(1, 0, function), None, (a,))
 
 
 def _are_tables(a: Operand, b: Operand) -> bool:
@@ -185,12 +153,6 @@ def _composed(function: Callable[[Any, Any], Any], a: Operand, b: Operand) -> Ca
     f, g = a.value, b.value
     return lambda p: function(f(p), g(p))
 
-
-OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv, "%": operator.mod,
-    "/": operator.truediv, "<<": operator.lshift, ">>": operator.rshift, "&": operator.and_, "|": operator.or_,
-    "^": operator.xor, "**": operator.pow,
-}  # fmt: skip
 
 # --- directions --------------------------------------------------------------------------------------------------------
 
@@ -328,63 +290,7 @@ def _periodic(name: str, a: Operand, b: Operand) -> Periodic | None:
 
 def _periodic_form(name: str, a: Operand, b: Operand) -> Periodic | None:
     if isinstance(a, Node) and isinstance(b, Node):
-        return _periodic_pair(name, a.periodic, b.periodic)
+        return periodic.of_pair(name, a.periodic, b.periodic) if a.periodic and b.periodic else None
     if isinstance(a, Node):
-        return _periodic_const(name, a.periodic, b) if a.periodic else None
-    if b.periodic is None:
-        return None
-    if name in ("+", "*", "&", "|", "^"):
-        return _periodic_const(name, b.periodic, a)
-    if name == "-":
-        return Periodic(-b.periodic.rise, tuple(a - v for v in b.periodic.table))
-    return b.periodic.mapped(1, 0, lambda v: OPERATORS[name](a, v)) if b.periodic.rise == 0 else None
-
-
-def _periodic_pair(name: str, a: Periodic | None, b: Periodic | None) -> Periodic | None:
-    if a is None or b is None:
-        return None
-    common = math.lcm(a.period, b.period)
-    wide_a, wide_b = a.stretched(common // a.period), b.stretched(common // b.period)
-    if wide_a is None or wide_b is None:
-        return None
-    if name in ("+", "-"):
-        function = OPERATORS[name]
-        table = tuple(function(x, y) for x, y in zip(wide_a.table, wide_b.table, strict=True))
-        return Periodic(function(wide_a.rise, wide_b.rise), table)
-    if wide_a.rise or wide_b.rise:
-        return None
-    return Periodic(0, tuple(OPERATORS[name](x, y) for x, y in zip(wide_a.table, wide_b.table, strict=True)))
-
-
-def _periodic_const(name: str, a: Periodic, c: int) -> Periodic | None:  # noqa: PLR0911 - one return per operator
-    if a.rise == 0:
-        return a.mapped(1, 0, lambda v: OPERATORS[name](v, c))
-    if name == "<<":
-        return _periodic_const("*", a, 1 << c)
-    if name == ">>":
-        return _periodic_const("//", a, 1 << c)
-    if name in ("+", "-"):
-        return a.mapped(1, a.rise, lambda v: OPERATORS[name](v, c))
-    if name == "*":
-        return a.mapped(1, a.rise * c, lambda v: v * c)
-    if name in ("//", "%"):
-        factor = abs(c) // math.gcd(a.rise, c)
-        rise = a.rise * factor // c if name == "//" else 0
-        return a.mapped(factor, rise, lambda v: OPERATORS[name](v, c))
-    if name in ("&", "|", "^"):
-        return _periodic_bits(name, a, c)
-    return None
-
-
-def _periodic_bits(name: str, a: Periodic, c: int) -> Periodic | None:
-    """Bit operations with a constant change only the bits below its highest: those depend on the value modulo a power of 2."""
-    modulus = 1 << (c if c >= 0 else ~c).bit_length()
-    factor = modulus // math.gcd(a.rise, modulus)
-    keeps_high_bits = (
-        name != "&" or c < 0
-    )  # v & c drops them all for c >= 0; in the other cases they stay, or are all inverted
-    if name == "|" and c < 0:
-        keeps_high_bits = False
-    sign = -1 if name == "^" and c < 0 else 1
-    rise = sign * a.rise * factor if keeps_high_bits else 0
-    return a.mapped(factor, rise, lambda v: OPERATORS[name](v, c))
+        return periodic.of_constant(name, a.periodic, b) if a.periodic else None
+    return periodic.of_reflected(name, a, b.periodic) if b.periodic else None

@@ -8,6 +8,7 @@ from jitwarm.tracing import nodes
 from jitwarm.tracing.engine import Engine, Test
 from jitwarm.tracing.lift import author_site
 from jitwarm.tracing.nodes import Node
+from jitwarm.tracing.periodic import OPERATORS
 from jitwarm.tracing.symbols import Symbol, Truth
 
 
@@ -32,7 +33,9 @@ class Number(Symbol):
         """`left <name> right`, one of which is this number."""
         other = right if left is self else left
         if isinstance(other, Number):
-            pass
+            left, right = left._settled(), right._settled()  # noqa: SLF001 - the same class
+            if not (isinstance(left, Number) and isinstance(right, Number)):
+                return OPERATORS[name](left, right)
         elif isinstance(other, Symbol):
             other = other.concrete()
             left, right = (self, other) if left is self else (other, self)
@@ -65,6 +68,13 @@ class Number(Symbol):
                 b,
             )  # the operands live as long as their ids are keys
         return Number(self.engine, memo[key][0])
+
+    def _settled(self) -> Any:
+        """The value, where the box leaves one: with a constant more is known of a result than with a number."""
+        if not self.node.is_int:
+            return self
+        low, high = self.node.bounds(self.engine.spans)
+        return low if low == high else self
 
     def _has_simple_power(self, base: Any, exponent: Any) -> bool:
         """Powers that stay ints and have a direction: of a constant, or with a small constant exponent."""
@@ -293,7 +303,7 @@ def _by_relation(relation: str, negated: bool, left: Any, right: Any) -> Any:
 def _by_python(name: str, left: Any, right: Any) -> Any:
     """An operation on concrete values."""
     left, right = (v.concrete() if isinstance(v, Symbol) else v for v in (left, right))
-    return nodes.OPERATORS[name](left, right)
+    return OPERATORS[name](left, right)
 
 
 def _is_int(operand: Any) -> bool:

@@ -1,10 +1,12 @@
 """From a dispatch and one box of its domain to regions: each a set of inputs with one key, proven by a call of the real function.
 
-What the lifted run says is never taken on trust: each new key is confirmed by one call of the author's own function at a
-point of its region, and a region where the two disagree is halved until the real function settles every point. That check
-stays on in production.
+What the lifted run says is never taken on trust: each region is confirmed by one call of the author's own function at a
+point of it, and a region where the two disagree is halved until the real function settles every point. That check stays on in
+production. (Without a call goes only what needs none: under facts at which no point was found, a key that is known already.)
 """
 
+import contextlib
+import functools
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -15,6 +17,7 @@ from jitwarm.tracing import nodes
 from jitwarm.tracing.budget import Budget
 from jitwarm.tracing.calls import Hooks, Outside, concrete
 from jitwarm.tracing.engine import Abandon, Engine
+from jitwarm.tracing.lift import Site
 from jitwarm.tracing.number import Number
 from jitwarm.tracing.source import UntraceableError
 from jitwarm.tracing.spans import Span
@@ -52,10 +55,15 @@ class Found:
     keys: list[Any] = field(default_factory=list)
     regions: list[Region] = field(default_factory=list)
     outside: Mapping[str, Any] | None = None
-    enumerated: set[str] = field(default_factory=set)
+    enumerated: dict[str, Site | None] = field(default_factory=dict)  # input -> what first asked for its every value
+    opaque: dict[str, str] = field(default_factory=dict)  # helper -> why it was called with plain values
     n_disagreements: int = 0
     index: dict[str, int] = field(default_factory=dict)
     _quick: dict[Any, int] = field(default_factory=dict)
+
+    def has(self, key: Any) -> bool:
+        """Whether a key is among them."""
+        return key_identity(key) in self._quick or encode_key(key) in self.index
 
     def add(self, key: Any) -> int:
         """The index of a key, new or not."""
@@ -110,25 +118,30 @@ class Search:
             UntraceableError: A helper is handed code that works on symbols, but has no usable source itself.
             Exhausted: The budget is spent.
         """
-        for _ in self._engine.items():
-            if self._engine.is_point:
-                self._settle_point(self._engine.low_corner)
-                continue
-            try:
-                key = self._lifted_key()
-            except Abandon:
-                continue
-            except Outside:
-                key = None
-            except UntraceableError:
-                raise
-            except Exception:  # noqa: BLE001 - the author's code may raise anything; the real function says what it means
-                key = _FAILED
-            try:
-                self._settle(key)
-            except Abandon:
-                continue
-        self._found.enumerated.update(self._names[axis] for axis in self._engine.enumerated)
+        try:
+            for _ in self._engine.items():
+                self._run_item()
+        finally:
+            for axis, site in self._engine.enumerated.items():
+                self._found.enumerated.setdefault(self._names[axis], site)
+            self._found.opaque.update(self._hooks.opaque)
+
+    def _run_item(self) -> None:
+        if self._engine.is_point:
+            self._settle_point(self._engine.low_corner)
+            return
+        try:
+            key = self._lifted_key()
+        except Abandon:
+            return
+        except Outside:
+            key = None
+        except UntraceableError:
+            raise
+        except Exception:  # noqa: BLE001 - the author's code may raise anything; the real function says what it means
+            key = _FAILED
+        with contextlib.suppress(Abandon):
+            self._settle(key)
 
     def _symbol(self, axis: int, values: Sequence[Any]) -> Any:
         if len(values) == 1:
@@ -139,10 +152,7 @@ class Search:
 
     def _prepared(self, function: Callable[..., Any]) -> Callable[[], Any]:
         """The lifted function, ready to be called with the inputs that it takes."""
-        target: Any = function
-        given: tuple[Any, ...] = ()
-        if isinstance(function, types.MethodType):
-            target, given = function.__func__, (function.__self__,)
+        target, given, bound = _unbound(function)
         if not isinstance(target, types.FunctionType):
             raise UntraceableError(f"{function!r} is no Python function")
         code = target.__code__
@@ -150,7 +160,7 @@ class Search:
         accepted = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         takes_all = bool(code.co_flags & 0x08)  # **kwargs
         inputs = {name: value for name, value in self._inputs.items() if takes_all or name in accepted}
-        return lambda: lifted(*given, **inputs)
+        return lambda: lifted(*given, **{**bound, **inputs})
 
     def _lifted_key(self) -> Any:
         """The key of the whole box, or None outside the domain."""
@@ -163,30 +173,25 @@ class Search:
         return key if is_dataclass(key) else _FAILED
 
     def _settle(self, key: Any) -> None:
-        """Record the outcome of a box, after the real function has confirmed it; a box where it does not is halved."""
-        engine = self._engine
-        if key is not _FAILED and key is not None and engine.facts and self._text(key) in self._found.index:
-            self._record(key, engine.likely_witness())
-            return
-        point = engine.witness()
+        """Record the outcome of a box, after the real function has confirmed it; a box where it does not is halved.
+
+        The one outcome that may go without is a key that is known already, under facts at which no point was found.
+        """
+        engine, found = self._engine, self._found
+        is_known = key is not _FAILED and key is not None and found.has(key)
+        point = engine.likely_witness() if is_known and engine.facts else engine.witness()
         if point is None:
+            if is_known:
+                return  # perhaps an empty region: its key is known, and so nothing is lost
             engine.halve()
         inputs = self._at(point)
-        if key is not _FAILED and key is not None and self._text(key) in self._found.index:
-            self._record(key, point)
-            return
         confirmed = self._real(inputs)  # raises the author's own error, with these inputs, if there is one
         if key is None and confirmed is None:
-            self._found.outside = self._found.outside or inputs
-        elif (
-            key is not _FAILED
-            and key is not None
-            and confirmed is not None
-            and self._text(key) == self._text(confirmed)
-        ):
+            found.outside = found.outside or inputs
+        elif key is not _FAILED and key is not None and confirmed is not None and _are_same(key, confirmed):
             self._record(confirmed, point)
         else:
-            self._found.n_disagreements += 1
+            found.n_disagreements += 1
             engine.halve()
 
     def _settle_point(self, point: Sequence[int]) -> None:
@@ -198,10 +203,8 @@ class Search:
         else:
             self._record(key, point)
 
-    def _record(self, key: Any, point: Sequence[int] | None) -> None:
+    def _record(self, key: Any, point: Sequence[int]) -> None:
         index = self._found.add(key)
-        if point is None:
-            return  # perhaps an empty region: its key is known, and so nothing is lost
         spans = {n: (v, s) for (n, v), s in zip(self._box.items(), self._engine.spans, strict=True)}
         rank = (self._n_box, *point)
         self._found.regions.append(Region(index, spans, self._facts(), self._at(point), rank))
@@ -213,9 +216,21 @@ class Search:
     def _at(self, point: Sequence[int]) -> dict[str, Any]:
         return {name: values[i] for (name, values), i in zip(self._box.items(), point, strict=True)}
 
-    @staticmethod
-    def _text(key: Any) -> str:
-        return encode_key(key)
+
+def _are_same(key: Any, other: Any) -> bool:
+    return bool(key_identity(key) == key_identity(other)) or encode_key(key) == encode_key(other)
+
+
+def _unbound(function: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """What a method or partial calls in the end, and the positional and named arguments that it adds."""
+    given: tuple[Any, ...] = ()
+    named: dict[str, Any] = {}
+    while isinstance(function, functools.partial | types.MethodType):
+        if isinstance(function, types.MethodType):
+            function, given = function.__func__, (function.__self__, *given)
+        else:
+            function, given, named = function.func, (*function.args, *given), {**function.keywords, **named}
+    return function, given, named
 
 
 _FAILED = object()

@@ -14,7 +14,20 @@ from jitwarm.errors import TracingError
 
 
 class UntraceableError(TracingError):
-    """This code cannot be followed symbolically; its callers fall back to calling it with concrete values."""
+    """This code cannot be followed symbolically; its callers fall back to calling it with concrete values.
+
+    The first line of `message` is the reason; the author's line with a caret may follow. `hint` is the rewrite.
+    """
+
+    @property
+    def reason(self) -> str:
+        """What stands in the way, without the excerpt."""
+        return self.message.partition("\n")[0]
+
+    @property
+    def sentence(self) -> str:
+        """Place, reason and rewrite on one line, for notes."""
+        return f"{self.where and self.where + ': '}{self.reason}{self.hint and '; ' + self.hint}"
 
 
 def function_tree(function: types.FunctionType) -> ast.FunctionDef:
@@ -26,15 +39,19 @@ def function_tree(function: types.FunctionType) -> ast.FunctionDef:
     code = function.__code__
     text = "".join(linecache.getlines(code.co_filename))
     if not text:
-        raise UntraceableError(f"{function.__qualname__} has no source")
+        raise UntraceableError(f"{function.__qualname__} has no source", "define it in a file")
     nodes, codes = _parsed(code.co_filename, text)
     if code not in codes:
         raise UntraceableError(
-            f"{function.__qualname__}: its source was edited after it was imported, or a tool rewrote it"
+            f"{function.__qualname__}: its source was edited after it was imported, or a tool rewrote it",
+            "start the process again",
         )
     found = nodes.get((code.co_firstlineno, code.co_name), [])
     if len(found) != 1:
-        raise UntraceableError(f"{function.__qualname__}: {len(found)} definitions begin on line {code.co_firstlineno}")
+        raise UntraceableError(
+            f"{function.__qualname__}: {len(found)} definitions begin on line {code.co_firstlineno}",
+            "give each its own line",
+        )
     return _as_function(found[0])
 
 

@@ -7,9 +7,9 @@ modulus. Its ends always are members, so a span of one member has equal ends.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
-MAX_MODULUS = 32_768
+from jitwarm.tracing import runs
+from jitwarm.tracing.runs import Runs
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Span:
     lo: int
     hi: int
     modulus: int = 1
-    residues: frozenset[int] | None = None
+    residues: Runs | None = None
 
     @property
     def is_point(self) -> bool:
@@ -27,49 +27,39 @@ class Span:
         return self.lo == self.hi
 
     def __contains__(self, position: int) -> bool:
-        return self.lo <= position <= self.hi and (self.residues is None or position % self.modulus in self.residues)
+        inside = self.lo <= position <= self.hi
+        return inside and (self.residues is None or runs.holds(self.residues, position % self.modulus))
 
     def members(self) -> Iterator[int]:
         """All members, ascending."""
-        return (i for i in range(self.lo, self.hi + 1) if self.residues is None or i % self.modulus in self.residues)
+        if self.residues is None:
+            return iter(range(self.lo, self.hi + 1))
+        return runs.members(self.residues, self.modulus, self.lo, self.hi)
 
     def count(self) -> int:
         """Number of members, at most: exact where all residues are in, else rounded up to whole periods."""
         length = self.hi - self.lo + 1
         if self.residues is None:
             return length
-        return min(length, (length // self.modulus + 1) * len(self.residues))
+        return min(length, (length // self.modulus + 1) * runs.n_in(self.residues))
 
     def clip(self, lo: int, hi: int) -> "Span | None":
         """The part within `lo..hi`; None if it has no member."""
         lo, hi = max(lo, self.lo), min(hi, self.hi)
-        if self.residues is not None:
-            lo = next(
-                (i for i in range(lo, min(hi, lo + self.modulus - 1) + 1) if i % self.modulus in self.residues), hi + 1
-            )
-            hi = next(
-                (i for i in range(hi, max(lo, hi - self.modulus + 1) - 1, -1) if i % self.modulus in self.residues),
-                lo - 1,
-            )
+        if self.residues is not None and lo <= hi:
+            lo = runs.following(self.residues, self.modulus, lo)
+            hi = runs.preceding(self.residues, self.modulus, hi)
         return Span(lo, hi, self.modulus, self.residues) if lo <= hi else None
 
-    def refine(self, modulus: int, residues: frozenset[int]) -> "Span | None":
+    def refine(self, modulus: int, residues: Runs) -> "Span | None":
         """The part whose residue modulo `modulus` is in `residues`; None if it has no member.
 
         Raises:
-            OverflowError: The common modulus of both conditions is too large to be listed.
+            OverflowError: The residues of both conditions together have too many runs.
         """
         common = math.lcm(self.modulus, modulus)
-        if common > MAX_MODULUS:
-            raise OverflowError(common)
-        kept = _common_residues(self.modulus, self.residues, modulus, residues)
+        kept = runs.common(self.modulus, self.residues, modulus, residues)
         if not kept:
             return None
-        whole = Span(self.lo, self.hi, common, None if len(kept) == common else kept)
+        whole = Span(self.lo, self.hi, common, None if kept == ((0, common),) else kept)
         return whole.clip(self.lo, self.hi)
-
-
-@lru_cache(maxsize=4096)
-def _common_residues(m: int, own: frozenset[int] | None, n: int, other: frozenset[int]) -> frozenset[int]:
-    """The residues modulo lcm(m, n) that fit both conditions. Each question is asked once per box, so answers are kept."""
-    return frozenset(r for r in range(math.lcm(m, n)) if r % n in other and (own is None or r % m in own))

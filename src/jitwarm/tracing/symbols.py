@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jitwarm.tracing.engine import Engine, Test
-from jitwarm.tracing.lift import author_site, expression_at
+from jitwarm.tracing.lift import author_site
+from jitwarm.tracing.places import expression_at
 
 
 class Symbol:
@@ -47,7 +48,7 @@ _BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift", "
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 
 
-class _ByValue(Symbol):
+class ByValue(Symbol):
     """A symbol whose every operation makes it concrete."""
 
     __slots__ = ()
@@ -74,6 +75,7 @@ class _ByValue(Symbol):
         return self.concrete()[key]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the value."""
         return self.concrete()(*args, **kwargs)
 
     def __index__(self) -> int:
@@ -115,15 +117,15 @@ class _ByValue(Symbol):
 
 for _name in _BINARY:
     _stem = _name.rstrip("_")
-    setattr(_ByValue, f"__{_stem}__", by_value(_name))
-    setattr(_ByValue, f"__r{_stem}__", _reflected(_name))
+    setattr(ByValue, f"__{_stem}__", by_value(_name))
+    setattr(ByValue, f"__r{_stem}__", _reflected(_name))
 for _name in _COMPARE:
-    setattr(_ByValue, f"__{_name}__", by_value(_name))
+    setattr(ByValue, f"__{_name}__", by_value(_name))
 for _name in ("neg", "pos", "abs", "invert"):
-    setattr(_ByValue, f"__{_name}__", by_value(_name))
+    setattr(ByValue, f"__{_name}__", by_value(_name))
 
 
-class Choice(_ByValue):
+class Choice(ByValue):
     """One of a few values of any type, undecided until it is used."""
 
     __slots__ = ("_axis", "_values")
@@ -138,7 +140,7 @@ class Choice(_ByValue):
         return self._values[self.engine.choose(self._axis)]
 
 
-class Truth(_ByValue):
+class Truth(ByValue):
     """The result of a comparison, undecided until Python asks."""
 
     __slots__ = ("_negated", "_site", "_test")
