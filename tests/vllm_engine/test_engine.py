@@ -223,3 +223,18 @@ def test_forked_workers_are_warmed_as_well(start_engine):
     [registered] = started.all("registered")
     assert in_order(worker) == ORDER
     assert registered["at_pid"] != registered["pid"]
+
+
+def test_a_serving_worker_can_be_warmed_again(start_engine):
+    """Elastic scale-up calls the worker's own method once more, with the monitor armed: nothing is compiled, nothing raises."""
+    calls = [["compile_or_warm_up_model", []], ["use_triton", [256]]]
+    started = start_engine(calls, ARMED, VLLM_ENABLE_V1_MULTIPROCESSING="0")
+    [events] = started.workers
+    starts = [n for n, event in enumerate(events) if event["event"] == "registered"]
+    assert len(starts) == 2
+    again = {(e["kernel"], e["outcome"]) for e in events[starts[1] :] if e["event"] == "key_end"}
+    assert again == {
+        ("alpha:Scale", "already_warm"), ("alpha:first_rank_only", "already_warm"), ("beta:Fill", "loaded"),
+        ("beta:PerHead", "already_warm"), ("beta:of_this_model", "already_warm"),
+    }  # fmt: skip
+    assert started.answer["calls"][1][0].startswith("raised:")  # the monitor is in error mode again
