@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ class EventLog:
         self._listeners: list[Listener] = []
         self._early: list[dict[str, Any]] | None = []
         self._fd: int | None = None
+        self._lock = threading.RLock()  # events also come from threads that wait for compile processes
 
     def subscribe(self, listener: Listener) -> None:
         """Call `listener` with each later event."""
@@ -43,12 +45,13 @@ class EventLog:
             "v": _VERSION, "t_ns": time.time_ns(), "mono_ns": time.monotonic_ns(), "run": self.run, "pid": os.getpid(),
             "event": event, **self._rank, **fields,
         }  # fmt: skip
-        for listener in self._listeners:
-            listener(record)
-        if self._early is not None:
-            self._early.append(record)
-        else:
-            self._write(record)
+        with self._lock:
+            for listener in self._listeners:
+                listener(record)
+            if self._early is not None:
+                self._early.append(record)
+            else:
+                self._write(record)
 
     def keep_in(self, directory: Path) -> None:
         """From now on write to `<directory>/<run>/<host>-<pid>.jsonl`, beginning with what was emitted before.

@@ -150,6 +150,11 @@ class Registry:
                 return answer
         return None
 
+    def has_policy(self, hook: str) -> bool:
+        """Whether anybody but the built-in policy answers a hook."""
+        implementations = getattr(self._manager.hook, hook).get_hookimpls()
+        return any(implementation.plugin_name != BUILT_IN for implementation in implementations)
+
     def backend_of(self, kernel: object) -> str | None:
         """The name of the backend that compiles `kernel`: its adapter's, else what the kernel says of itself."""
         owner = next((backend.name for backend in self.backends if backend.owns(kernel)), None)

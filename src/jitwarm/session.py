@@ -4,19 +4,21 @@ import dataclasses
 import difflib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jitwarm.contract.backend import Backend, TargetScope
 from jitwarm.contract.config import WarmupConfig
-from jitwarm.contract.kernel import Outcome, RegisteredKernel
+from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
 from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.deadlines import Deadline
 from jitwarm.engine.compiler import BuiltinPolicy
+from jitwarm.engine.cpus import usable_cpus
 from jitwarm.engine.isolation import ChildIsolation
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, make_plan
+from jitwarm.engine.prefetch import Task, in_order_of_readiness
 from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
 from jitwarm.engine.workers import Workers
@@ -53,6 +55,7 @@ class Session:
             deadline.
         prepare_thread: Called first in each thread in which a plugin is called, e.g. to choose the GPU.
         rank: Written into each event.
+        n_ranks: Processes on this node that warm up at the same time, and share its processors.
 
     Side effects: sets the compilers' cache variables in `os.environ`, unless `manage_caches` is off.
     """
@@ -67,6 +70,7 @@ class Session:
         is_server: bool = False,
         prepare_thread: Callable[[], None] = lambda: None,
         rank: int | None = None,
+        n_ranks: int = 1,
     ) -> None:
         self.asked = asked
         self._started = time.monotonic()
@@ -88,6 +92,7 @@ class Session:
         self.explanations: dict[str, list[Explanation]] = {}
         self._explains = False
         self._is_server = is_server
+        self._n_ranks = n_ranks
         self._workers = Workers(self._modules_of, self.log.emit)
         self._isolation = self._make_isolation() if is_server and asked.settings.isolate else None
         self._policy = BuiltinPolicy(
@@ -137,10 +142,13 @@ class Session:
             StoreError: The store cannot be used; nothing was compiled.
         """
         self._open_store()
-        ends_at = self._ends_at()
+        self._set_budget()
+        keys = self._in_order(plan)
         try:
-            run(plan, self._compile, self.log.emit, ends_at)
+            run(keys, self._compile, self.log.emit)
         finally:
+            if isinstance(keys, Generator):
+                keys.close()  # nothing more is begun
             self._workers.close()
             self.log.emit("run_end")
         return self.report
@@ -159,14 +167,38 @@ class Session:
             self._workers, self.asked.config, self.root, self.log.run, settings.key_timeout_s, self.log.emit
         )
 
-    def _ends_at(self) -> float | None:
-        """When the budget of a server's start ends, on the clock of `time.monotonic`."""
-        if not self._is_server or self.asked.settings.time_budget_s is None:
+    def _set_budget(self) -> None:
+        """From when on a server's start builds nothing more."""
+        if self._is_server and self.asked.settings.time_budget_s is not None:
+            self._policy.ends_at = self._started + self.asked.settings.time_budget_s
+            if self._isolation:
+                self._isolation.ends_at = self._policy.ends_at
+
+    def _in_order(self, plan: Plan) -> Iterable[tuple[PlannedKernel, PlannedKey]]:
+        """The keys in the order in which they can be loaded; built ahead in compile processes, if there are any.
+
+        Where a site decides how keys are compiled, it is asked key by key: what it would fetch must not be built.
+        """
+        if self._isolation is None or self.registry.has_policy("jitwarm_compile"):
+            return plan.keys
+        settings = self.asked.settings
+        longest_first = {backend.name: -backend.typical_compile_s for backend in self.registry.backends}
+        keys = sorted(plan.keys, key=lambda item: longest_first.get(item[0].backend or "", -1.0))
+        tasks = [Task(item, self._job(*item)) for item in (plan.keys if self._policy.ends_at else keys)]
+        n_workers = settings.workers or max(1, usable_cpus() // self._n_ranks)
+        return in_order_of_readiness(tasks, self._policy.build_ahead, n_workers, settings.lock_timeout_s)
+
+    def _job(self, planned: PlannedKernel, key: PlannedKey) -> Any:
+        try:
+            return self._policy.job(self._kernel(planned), self._value(planned, key), self.target)
+        except (Exception, SystemExit):  # noqa: BLE001 - it is raised again, and told, when the key is compiled
             return None
-        ends_at = self._started + self.asked.settings.time_budget_s
-        if self._isolation:
-            self._isolation.ends_at = ends_at
-        return ends_at
+
+    def _kernel(self, planned: PlannedKernel) -> Kernel:
+        return next(kernel.kernel for kernel in self.kernels if kernel.id == planned.id)
+
+    def _value(self, planned: PlannedKernel, key: PlannedKey) -> Any:
+        return key.key if key.key is not None else decode_key(self._kernel(planned), key.text)
 
     def _list_keys_in_time(self, kernel: RegisteredKernel) -> tuple[Sequence[Any], Sequence[str]]:
         return self._deadline.call(f"listing the keys of {kernel.id}", self._list_keys, kernel)
@@ -202,11 +234,10 @@ class Session:
 
     def _compile(self, planned: PlannedKernel, key: PlannedKey) -> Outcome:
         """One key, asked of the policies."""
-        kernel = next(kernel for kernel in self.kernels if kernel.id == planned.id)
-        value = key.key if key.key is not None else decode_key(kernel.kernel, key.text)
+        asked = {"kernel": self._kernel(planned), "kernel_id": planned.id, "key": self._value(planned, key)}
         with self._policy.active(), TargetScope(self.target):
             return self.registry.first_answer(  # type: ignore[no-any-return]  # the runner checks what a policy answered
-                "jitwarm_compile", kernel=kernel.kernel, kernel_id=kernel.id, key=value, target=self.target
+                "jitwarm_compile", **asked, target=self.target
             )
 
     def _open_store(self) -> None:

@@ -45,7 +45,9 @@ class Settings:
         isolate: Inside a server, compile in child processes, so that a compiler that hangs or dies costs one key.
             `JITWARM_ISOLATE=0` compiles in the server's own process, without a deadline.
         adopt: Inside vLLM, take over the kernels that vLLM registered for its own warm-up. `JITWARM_ADOPT`.
-        time_budget_s: Inside a server, seconds after which no further key is begun; None means no limit.
+        workers: Compile processes at once; None means the processors that the cgroup leaves, divided by the ranks on this
+            node. `JITWARM_WORKERS`.
+        time_budget_s: Inside a server, seconds after which nothing is built any more; None means no limit.
             `JITWARM_TIME_BUDGET_S`.
         key_timeout_s: Longest that one key may compile in a child process. `JITWARM_KEY_TIMEOUT_S`.
         plan_timeout_s: Longest that a plugin may take to be imported, to list its kernels, or one of them its keys.
@@ -63,6 +65,7 @@ class Settings:
     policy: Literal["warn", "strict"] = "warn"
     isolate: bool = True
     adopt: bool = True
+    workers: int | None = None
     time_budget_s: float | None = None
     key_timeout_s: float = 600.0
     plan_timeout_s: float = 30.0
@@ -264,6 +267,10 @@ def _check(table: Mapping[str, Any], place: Callable[[str], str] = lambda _: "")
         seconds = getattr(settings, name)
         if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
             raise SettingsError(f"{name}: {seconds} is no time to wait", "give seconds, 0 or more", place(name))
+    if settings.workers is not None and settings.workers < 1:
+        raise SettingsError(
+            f"workers: {settings.workers} is no number of processes", "give 1 or more", place("workers")
+        )
     return settings
 
 
@@ -301,6 +308,10 @@ def _value_of(name: str, text: str) -> Any:
         if word not in _TRUE | _FALSE:
             raise SettingsError(f"JITWARM_{name.upper()}={text}", "give 1 or 0")
         return word in _TRUE
+    if name == "workers":
+        if not word.isdecimal() or int(word) < 1:
+            raise SettingsError(f"JITWARM_WORKERS={text}", "give a number of processes, 1 or more")
+        return int(word)
     if name == "policy" and word not in _POLICIES:
         raise SettingsError(f"JITWARM_POLICY={text}", f"give {' or '.join(_POLICIES)}")
     return text

@@ -19,7 +19,7 @@ from fault_kit import Does, notes, run
 from kits import FourMembers, Key, Plugin
 from processes import SUPPORT, is_running, wait_until
 
-from jitwarm import WarmupConfig
+from jitwarm import Outcome, WarmupConfig, hookimpl
 from jitwarm.contract.keys import encode_key
 from jitwarm.engine.jobs import Job
 from jitwarm.engine.workers import Workers
@@ -289,10 +289,39 @@ def test_a_second_run_builds_nothing_and_starts_no_process(root):
 
 
 def test_keys_that_the_budget_cuts_off_are_skipped_and_not_quarantined(root):
-    rows = run(root, "sleeps", "builds", time_budget_s=3)
+    rows = run(root, "sleeps", "builds", time_budget_s=3, workers=1)
     assert [outcome for outcome, _ in rows] == ["skipped", "skipped"]
     assert all("JITWARM_TIME_BUDGET_S" in error for _, error in rows)
     assert quarantined(root) == []
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_after_the_budget_nothing_is_built_and_what_is_stored_is_still_loaded(root, isolate):
+    assert run(root, "builds", isolate=isolate) == [("compiled", None)]
+    (loaded, _), (outcome, error) = run(root, "builds", "builds too", time_budget_s=0, isolate=isolate)
+    assert (loaded, outcome) == ("loaded", "skipped")
+    assert "JITWARM_TIME_BUDGET_S" in error
+    assert n_calls("builds too") == 0
+
+
+def test_keys_are_built_by_several_workers_at_once(root):
+    """Each key waits until it sees the other under way."""
+    assert run(root, "meets another", "meets one", workers=2) == [("compiled", None)] * 2
+    assert len({noted["pid"] for noted in notes() if noted["does"].startswith("meets")}) >= 2
+
+
+def test_where_a_site_decides_how_keys_are_compiled_nothing_is_built_ahead(root):
+    """A policy that fetches a key must not find that it was built meanwhile."""
+    session = fault_kit.session(root, "builds", "builds too")
+
+    class Fetches:
+        @hookimpl
+        def jitwarm_compile(self, key):
+            return Outcome.LOADED if key == Does("builds") else None
+
+    session.registry.add("site", Fetches())
+    assert [row.outcome for row in session.run(session.plan()).rows] == ["loaded", "compiled"]
+    assert n_calls("builds") == 0
 
 
 def test_without_isolation_keys_are_compiled_in_this_process(root):

@@ -104,6 +104,16 @@ def builds(name="builds"):
         artifact.write_text("artifact")
 
 
+def meets(other, name):
+    """Wait until another key is under way as well."""
+    deadline = time.monotonic() + 60
+    while not any(noted["does"] == other for noted in notes()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{other} was not begun")
+        time.sleep(0.02)
+    builds(name)
+
+
 def raises():
     raise ValueError("tile does not divide")
 
@@ -202,6 +212,8 @@ def starts_a_process_and_ends():
 DOES = {
     "builds": builds,
     "builds too": lambda: builds("builds too"),
+    "meets one": lambda: meets("meets another", "meets one"),
+    "meets another": lambda: meets("meets one", "meets another"),
     "returns": lambda: None,
     "raises": raises,
     "raises unpicklable": raises_unpicklable,

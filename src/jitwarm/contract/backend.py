@@ -89,12 +89,14 @@ class Backend:
         name: Shown in reports, e.g. `"triton"`.
         cache_variables: Environment variables that move the compiler's own disk cache, with the directory under the
             store's root that each should name.
+        typical_compile_s: How long one of its kernels takes, roughly: the longest are begun first.
         modules: What a compile process imports before it forks its workers. Importing them must start no thread.
     """
 
     name: str = ""
     cache_variables: dict[str, str] = {}  # noqa: RUF012 - overridden per class, never mutated
     modules: tuple[str, ...] = ()
+    typical_compile_s: float = 1.0
 
     def missing(self) -> str:
         """Why this backend cannot work here (a package is not installed), with the remedy; empty when it can."""

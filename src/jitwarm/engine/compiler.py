@@ -12,6 +12,7 @@ from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
 from jitwarm.contract.keys import encode_key
 from jitwarm.contract.target import Target
+from jitwarm.engine.isolation import OVER_BUDGET
 from jitwarm.engine.jobs import Answer
 from jitwarm.engine.source import source_digest
 from jitwarm.errors import (
@@ -71,6 +72,9 @@ class BuiltinPolicy:
         lock_timeout_s: Longest wait for another process that builds the same key; then it is built here, too. None takes no
             lock: the process that sent the job holds it.
         isolation: Builds what is not in the store; then this process only loads. None compiles here.
+
+    Attributes:
+        ends_at: On the clock of `time.monotonic`; from then on nothing is built, and what is in the store is still loaded.
     """
 
     def __init__(
@@ -87,6 +91,8 @@ class BuiltinPolicy:
         self._isolation = isolation
         self._records: dict[int, RegisteredKernel] = {}
         self._local: set[str] = set()
+        self._ahead: dict[str, int | Exception | None] = {}
+        self.ends_at: float | None = None
 
     def know(self, kernels: Iterable[RegisteredKernel]) -> None:
         """Remember where kernels come from."""
@@ -151,7 +157,7 @@ class BuiltinPolicy:
             job = self._job(kernel, key, target, involved)
             with self._locked(job.fingerprint):
                 known = self._intact(job)
-                n_built = self._build_elsewhere(job) if known is None else 0
+                n_built = self._n_built(job, known)
                 if n_built is not None and known is None:
                     known = self._store.find(job.fingerprint)
                 answer, n_compiled = self._build_here(job, known)
@@ -159,6 +165,33 @@ class BuiltinPolicy:
             self._emit("load_recompiled", kernel=job.record.id, key=job.text, n=n_compiled)
             self._local.add(job.record.id)
         return answer or (Outcome.COMPILED if n_compiled or n_built else Outcome.LOADED)
+
+    def job(self, kernel: Kernel, key: Any, target: Target) -> Any:
+        """What `build_ahead` needs to build `key`; None where it would be built in this process.
+
+        Raises:
+            Exception: What `compile` would raise before it compiles.
+        """
+        with self.pinned(kernel, target) as involved:
+            return None if self._is_local(kernel) else self._job(kernel, key, target, involved)
+
+    def build_ahead(self, job: Any) -> bool:
+        """Build a job's key elsewhere if the store lacks it, and remember how that ended for `compile`. Never raises.
+
+        Called from threads, several at once.
+
+        Returns:
+            False if another process is building this key now.
+        """
+        try:
+            with self._store.lock(job.fingerprint, 0.0):
+                if self._intact(job) is None:
+                    self._ahead[job.fingerprint] = self._build_elsewhere(job)
+        except LockTimeoutError:
+            return False
+        except Exception as exc:  # noqa: BLE001 - it becomes this key's row when its turn comes
+            self._ahead[job.fingerprint] = exc
+        return True
 
     def build(self, kernel: Kernel, key: Any, target: Target) -> int:
         """Build `key` into the store in this process, which another one has locked. Returns the number of compiler runs."""
@@ -181,10 +214,32 @@ class BuiltinPolicy:
             return None
         return known
 
+    def _is_local(self, kernel: Kernel) -> bool:
+        """Whether the keys of a kernel are compiled in this process."""
+        is_known = self._records[id(kernel)].id in self._local or getattr(kernel, "is_local", False)
+        return self._isolation is None or is_known
+
+    def _n_built(self, job: "_Job", known: Entry | None) -> int | None:
+        """How many compiler runs a build elsewhere took, ahead or now; None if the key must be built here.
+
+        Raises:
+            Skipped: The budget has ended.
+            Exception: Why it cannot be built.
+        """
+        ended = self._ahead.pop(job.fingerprint, None)
+        if known is not None:
+            return ended if isinstance(ended, int) else 0
+        if isinstance(ended, Exception):
+            raise ended
+        if ended is not None:
+            return ended
+        if self.ends_at is not None and time.monotonic() >= self.ends_at:
+            raise Skipped(OVER_BUDGET)
+        return self._build_elsewhere(job)
+
     def _build_elsewhere(self, job: "_Job") -> int | None:
         """Have a key built in another process. Returns the number of compiler runs; None if it must be built here."""
-        kernel = job.record.kernel
-        if self._isolation is None or job.record.id in self._local or getattr(kernel, "is_local", False):
+        if self._isolation is None or self._is_local(job.record.kernel):
             return None
         if found := self._store.quarantined(job.fingerprint):
             path, why = found

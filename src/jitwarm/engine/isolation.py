@@ -1,6 +1,7 @@
 """What the policy asks to build elsewhere: jobs for the compile processes, within what is left of the start's budget."""
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,7 @@ class ChildIsolation:
         self._key_timeout_s = key_timeout_s
         self._emit = emit
         self._is_available = True
+        self._lock = threading.Lock()
 
     def build(self, kernel: RegisteredKernel, key: str, target: Target) -> Answer:
         """Build one key; see `engine.compiler.Isolation`.
@@ -53,6 +55,8 @@ class ChildIsolation:
             KeyTimeoutError: The compiler hung.
             WorkerDiedError: The compiler died twice.
         """
+        if self.ends_at is not None and time.monotonic() >= self.ends_at:
+            raise Skipped(OVER_BUDGET)
         if not self._is_available:
             return Answer("local", error="no compile process can be started")
         job = Job(
@@ -72,8 +76,10 @@ class ChildIsolation:
             except WorkerDiedError:
                 return self._ask(job, kernel.backend)
         except WorkersUnavailableError as exc:
-            self._is_available = False
-            self._emit("isolation_unavailable", error=str(exc))
+            with self._lock:
+                was_available, self._is_available = self._is_available, False
+            if was_available:
+                self._emit("isolation_unavailable", error=str(exc))
             return Answer("local", error=exc.message)
 
     def _ask(self, job: Job, backend: str | None) -> Answer:

@@ -61,6 +61,11 @@ class Plan:
         """Number of keys."""
         return sum(len(kernel.keys) for kernel in self.kernels)
 
+    @property
+    def keys(self) -> list[tuple["PlannedKernel", "PlannedKey"]]:
+        """Every key with its kernel, in order."""
+        return [(kernel, key) for kernel in self.kernels for key in kernel.keys]
+
 
 Listing = tuple[Sequence[Any], Sequence[str]]
 

@@ -1,13 +1,11 @@
 """The runner: make each key of a plan warm, in order, and record how each ended."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jitwarm.contract.kernel import Outcome
-from jitwarm.engine.isolation import OVER_BUDGET
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, describe_error, outcome_of
-from jitwarm.errors import Skipped
 
 Emit = Callable[..., None]
 
@@ -30,32 +28,23 @@ def announce(plan: Plan, emit: Emit) -> None:
 
 
 def run(
-    plan: Plan,
+    keys: Iterable[tuple[PlannedKernel, PlannedKey]],
     compile_key: Callable[[PlannedKernel, PlannedKey], Outcome],
     emit: Emit,
-    ends_at: float | None = None,
 ) -> None:
     """Make every key warm, one after the other.
 
     Args:
-        plan: What to do.
+        keys: What to do, in this order.
         compile_key: Makes one key warm and says how. May raise: that is the key's row, and the next key follows.
         emit: Receives `key_start` and `key_end`.
-        ends_at: On the clock of `time.monotonic`; from then on keys are skipped.
     """
-
-    def within_budget(kernel: PlannedKernel, key: PlannedKey) -> Outcome:
-        if ends_at is not None and time.monotonic() >= ends_at:
-            raise Skipped(OVER_BUDGET)
-        return compile_key(kernel, key)
-
-    for kernel in plan.kernels:
-        for key in kernel.keys:
-            emit("key_start", kernel=kernel.id, digest=key.digest, label=key.label)
-            start = time.monotonic()
-            outcome, error = _attempt(within_budget, kernel, key)
-            seconds = round(time.monotonic() - start, 4)
-            emit("key_end", kernel=kernel.id, digest=key.digest, outcome=outcome.value, error=error, seconds=seconds)
+    for kernel, key in keys:
+        emit("key_start", kernel=kernel.id, digest=key.digest, label=key.label)
+        start = time.monotonic()
+        outcome, error = _attempt(compile_key, kernel, key)
+        seconds = round(time.monotonic() - start, 4)
+        emit("key_end", kernel=kernel.id, digest=key.digest, outcome=outcome.value, error=error, seconds=seconds)
 
 
 def _attempt(compile_key: Callable[..., Any], kernel: PlannedKernel, key: PlannedKey) -> tuple[Outcome, str | None]:

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -37,7 +38,7 @@ _N_LINES = 8
 
 
 class Workers:
-    """The compile processes of one run: per backend a mother with one worker, started when they are first needed.
+    """The compile processes of one run: per backend a mother, and as many workers as are asked at once. Safe to use in threads.
 
     Args:
         modules: What the mother of a backend, given by name, imports before she forks.
@@ -47,8 +48,8 @@ class Workers:
     def __init__(self, modules: Callable[[str], Sequence[str]], emit: Callable[..., None]) -> None:
         self._modules = modules
         self._emit = emit
-        self._mothers: dict[str, _Mother] = {}
-        self._workers: dict[str, _Worker] = {}
+        self._families: dict[str, _Family] = {}
+        self._is_closed = False
 
     def build(self, job: Job, backend: str | None, timeout_s: float) -> Answer:
         """Build one key in a worker, and wait for it.
@@ -63,39 +64,68 @@ class Workers:
             KeyTimeoutError: It took longer.
             WorkerDiedError: The worker ended, or answered what is no answer; the next job gets a fresh one.
         """
-        name = backend or ""
-        worker = self._workers.get(name) or self._start(name)
+        family = self._families.setdefault(backend or "", _Family())
+        worker = self._take(family, backend)
         try:
-            return worker.ask(job, timeout_s)
+            answer = worker.ask(job, timeout_s)
         except BaseException as exc:  # also an interrupt: then nobody waits for the answer
-            self._workers.pop(name).kill()
+            with family.lock:
+                family.busy.discard(worker)
+                worker.kill()
+                end = family.mother.describe_end(worker.pid) if family.mother else ""
             self._emit("child_end", child=worker.pid, why=str(exc).partition("\n")[0] or type(exc).__name__)
             if isinstance(exc, WorkerDiedError):
-                raise WorkerDiedError(f"{exc.message}{self._mothers[name].describe_end(worker.pid)}", exc.hint) from exc
+                raise WorkerDiedError(f"{exc.message}{end}", exc.hint) from exc
             raise
+        with family.lock:
+            family.busy.discard(worker)
+            family.idle.append(worker)
+        return answer
 
     def close(self) -> None:
-        """End every process; those that do not end are killed."""
-        for worker in self._workers.values():
-            worker.close()
-        for mother in self._mothers.values():
-            mother.close()
-        self._workers.clear()
-        self._mothers.clear()
+        """End every process, those that work at once; no further job is taken."""
+        self._is_closed = True
+        for family in self._families.values():
+            with family.lock:
+                for worker in family.busy:
+                    worker.kill_only()
+                for worker in family.idle:
+                    worker.close()
+                family.idle.clear()
+                if family.mother:
+                    family.mother.close()
+                    family.mother = None
 
-    def _start(self, name: str) -> "_Worker":
-        if (known := self._mothers.get(name)) is not None:
+    def _take(self, family: "_Family", backend: str | None) -> "_Worker":
+        with family.lock:
+            if self._is_closed:
+                raise WorkersUnavailableError("the run is over")
+            if family.idle:
+                worker = family.idle.pop()
+            else:
+                worker = self._fork(family, backend)
+                self._emit("child_start", child=worker.pid, backend=backend)
+            family.busy.add(worker)
+            return worker
+
+    def _fork(self, family: "_Family", backend: str | None) -> "_Worker":
+        if family.mother is not None:
             try:
-                return self._fork(name, known)
+                return family.mother.fork()
             except WorkersUnavailableError:
-                del self._mothers[name]  # she has died meanwhile: once more, with another
-        mother = self._mothers[name] = _Mother(self._modules(name))
-        return self._fork(name, mother)
+                family.mother = None  # she has died meanwhile: once more, with another
+        family.mother = _Mother(self._modules(backend or ""))
+        return family.mother.fork()
 
-    def _fork(self, name: str, mother: "_Mother") -> "_Worker":
-        worker = self._workers[name] = mother.fork()
-        self._emit("child_start", child=worker.pid, backend=name or None)
-        return worker
+
+class _Family:
+    """The processes of one backend. The lock is held while one is forked, so the others wait for the mother's imports once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.mother: _Mother | None = None
+        self.idle: list[_Worker] = []
+        self.busy: set[_Worker] = set()
 
 
 class _Mother:
@@ -209,9 +239,13 @@ class _Worker:
 
     def kill(self) -> None:
         """End it and what it has started, at once."""
+        self.kill_only()
+        self.close()
+
+    def kill_only(self) -> None:
+        """The same, and leave this side to the thread that waits for an answer."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        self.close()
 
     def close(self) -> None:
         """Close this side; an idle worker ends by itself."""

@@ -31,6 +31,7 @@ class CuteBackend(Backend):
     name = "cutedsl"
     cache_variables = {"CUTE_DSL_CACHE_DIR": CACHE_VARIABLES["CUTE_DSL_CACHE_DIR"]}  # noqa: RUF012 - never mutated
     modules = ("cutlass", "cutlass.cute")
+    typical_compile_s = 1.0
 
     def missing(self) -> str:
         """Whether the package is there, new enough to compile without a driver, and TVM-FFI with it."""

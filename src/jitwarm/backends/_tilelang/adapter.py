@@ -26,6 +26,7 @@ class TileLangBackend(Backend):
     name = "tilelang"
     cache_variables = {"TILELANG_CACHE_DIR": CACHE_VARIABLES["TILELANG_CACHE_DIR"]}  # noqa: RUF012 - never mutated
     modules = ("tilelang", "tilelang.language")
+    typical_compile_s = 5.0
 
     def missing(self) -> str:
         """Whether the package is there."""

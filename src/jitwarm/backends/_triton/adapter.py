@@ -23,6 +23,7 @@ class TritonBackend(Backend):
     name = "triton"
     cache_variables = {"TRITON_CACHE_DIR": CACHE_VARIABLES["TRITON_CACHE_DIR"]}  # noqa: RUF012 - never mutated
     modules = ("triton", "triton.language", "triton.compiler")
+    typical_compile_s = 0.5
 
     def missing(self) -> str:
         """Whether the package is there."""

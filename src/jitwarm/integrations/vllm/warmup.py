@@ -79,6 +79,7 @@ def _warm(worker: Any, asked: Asked) -> Session:
         is_server=True,
         prepare_thread=_device_chooser(worker),
         rank=worker.rank,
+        n_ranks=_n_ranks_on_node(worker.vllm_config),
     )
     session.log.emit("registered", **{f"at_{name}": value for name, value in REGISTERED.items()})
     with LiveObjects(worker.get_model(), getattr(worker, "model_runner", None)):
@@ -108,6 +109,12 @@ def _additional_config(vllm_config: Any) -> dict[str, Any]:
     given = getattr(vllm_config, "additional_config", None)
     own = given.get("jitwarm") if isinstance(given, dict) else None
     return own if isinstance(own, dict) else {}
+
+
+def _n_ranks_on_node(vllm_config: Any) -> int:
+    parallel = getattr(vllm_config, "parallel_config", None)
+    of_engine = int(getattr(parallel, "world_size", 1)) // max(1, int(getattr(parallel, "nnodes", 1) or 1))
+    return max(1, of_engine) * max(1, int(getattr(parallel, "data_parallel_size_local", 1) or 1))
 
 
 def _device_chooser(worker: Any) -> Callable[[], None]:
