@@ -28,7 +28,7 @@ def make_session(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
     def make(plugins, **config):
-        asked = Asked(WarmupConfig(**config), Settings(plugins=()))
+        asked = Asked(WarmupConfig(**config), Settings(plugins=(), isolate=False))
         session = Session(asked, Target("cuda", "90"), root=tmp_path / "store")
         for name, plugin in plugins.items():
             session.registry.add(name, plugin, f"{name} 1.0")

@@ -133,9 +133,7 @@ def server(tmp_path, monkeypatch):
 
     def make(plugins, admitted=()):
         settings = Settings(plugins=admitted, plan_timeout_s=SHORT_S, isolate=False)
-        session = Session(
-            Asked(WarmupConfig(), settings), Target("cuda", "90"), root=tmp_path / "store", is_server=True
-        )
+        session = Session(Asked(WarmupConfig(), settings), Target("cuda", "90"), root=tmp_path / "store")
         for name, plugin in plugins.items():
             session.registry.add(name, plugin, f"{name} 1.0")
         return session
@@ -183,11 +181,3 @@ def test_a_kernel_whose_keys_hang_is_one_row_and_the_others_go_on(server):
     assert "listing the keys of site:slow took longer than 0.5 s" in row.error
     assert __file__ in row.error
     assert [row.outcome for row in report.kernels["site:quick"].rows] == ["compiled"]
-
-
-def test_a_session_that_is_no_servers_waits_and_calls_in_its_own_thread(make_session):
-    kernel, threads = of_workshop("asks"), []
-    kernel.get_warmup_keys = lambda config: threads.append(threading.get_ident()) or [Key(1)]
-    session = make_session({"site": Plugin(kernel)})
-    session.plan()
-    assert threads == [threading.get_ident()]

@@ -194,7 +194,7 @@ def _run(
 ) -> None:
     with Progress() as progress:
         session = Session(asked, _target(target), root=root, listeners=[progress])
-        report = session.run(session.plan(kernel))
+        report = session.run(session.plan(kernel, will_run=True))
     session.finish()
     if as_json:
         _print_json(report.to_json())

@@ -5,6 +5,7 @@ interpreter lock for ever cannot be left behind.
 """
 
 import contextvars
+import signal
 import sys
 import threading
 import traceback
@@ -67,6 +68,17 @@ class Deadline:
         if not succeeded:
             raise value
         return value  # type: ignore[no-any-return]  # what `function` returned
+
+
+def is_shutdown(exc: BaseException) -> bool:
+    """Whether a `SystemExit` comes from this process's own handler of a signal, and not from whom we called.
+
+    vLLM's workers end so, wherever they stand at that moment; a kernel that calls `sys.exit` is a fault of that kernel.
+    """
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    codes = {getattr(getattr(handler, "__func__", handler), "__code__", None) for handler in handlers} - {None}
+    frames = (frame.f_code for frame, _ in traceback.walk_tb(exc.__traceback__))
+    return isinstance(exc, SystemExit) and any(code in codes for code in frames)
 
 
 def _where(thread: threading.Thread) -> str:

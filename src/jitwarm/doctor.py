@@ -39,10 +39,6 @@ def examine(root: Path, target: Target | None, target_problem: str, backends: Se
     for name, variable, place in _cache_places(root, backends):
         yield _directory(f"cache of {name}", place, variable)
     yield from _vllm()
-    text = "bake and warm compile in their own process, where a compiler that hangs cannot be stopped"
-    yield Finding(
-        "deadlines", "warning", text, "in a build, run it under timeout(1): what was finished stays in the store"
-    )
 
 
 def _target(target: Target | None, problem: str) -> Finding:

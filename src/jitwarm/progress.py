@@ -47,6 +47,8 @@ class Progress:
             self._n_compiled += event["outcome"] == "compiled"
             self._n_loaded += event["outcome"] in ("loaded", "already_warm")
             self._show("")
+        elif name == "build_start":
+            self._show(f"{event['kernel']}: building")
         elif name == "key_start":
             self._show(f"{event['kernel']} [{event['label'][:_LABEL_WIDTH]}]")
 

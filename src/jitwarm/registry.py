@@ -19,7 +19,7 @@ from jitwarm.contract.backend import Backend
 from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import RegisteredKernel, kernel_name, require_kernel
 from jitwarm.contract.target import Target
-from jitwarm.deadlines import Deadline
+from jitwarm.deadlines import Deadline, is_shutdown
 from jitwarm.errors import InvalidKernelError, JitwarmError, PluginError, Skipped, Unresolved, text_of
 
 GROUP = "jitwarm.kernels"
@@ -103,7 +103,10 @@ class Registry:
             for backend in self._backends_of(name):
                 self.backends.append(backend)
                 self._owners[backend.name] = name
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin raises, the others go on
+        except (Exception, SystemExit) as exc:
+            if is_shutdown(exc):
+                raise
+            # Whatever a plugin raises, the others go on.
             self._unregister(name)
             self._refuse(name, distribution, _reason(exc))
         else:
@@ -120,7 +123,9 @@ class Registry:
             plugin = self.plugins[name]
             try:
                 found += self._deadline.call(f"listing the kernels of {name}", self._kernels_of, plugin, config, target)
-            except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin raises, the others go on
+            except (Exception, SystemExit) as exc:
+                if is_shutdown(exc):
+                    raise
                 self._unregister(name)
                 del self.plugins[name]
                 self._refuse(name, plugin.distribution, _reason(exc))
@@ -142,8 +147,9 @@ class Registry:
                 if isinstance(answer, Iterator):
                     answer = list(answer)  # a generator raises here, where it is isolated, or not at all
             except (Exception, SystemExit) as exc:
-                if implementation.plugin_name == BUILT_IN or isinstance(exc, Skipped | Unresolved):
-                    raise  # the last two are answers, with a reason
+                is_answer = isinstance(exc, Skipped | Unresolved)  # with a reason
+                if implementation.plugin_name == BUILT_IN or is_answer or is_shutdown(exc):
+                    raise
                 self._on_policy_error(implementation.plugin_name, hook, exc)
                 continue
             if answer is not None:
@@ -164,7 +170,9 @@ class Registry:
     def _load(self, point: importlib_metadata.EntryPoint, distribution: str) -> None:
         try:
             plugin = self._deadline.call(f"importing {point.value}", point.load)
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - a module may raise anything while it is imported
+        except (Exception, SystemExit) as exc:
+            if is_shutdown(exc):
+                raise
             self._refuse(point.name, distribution, f"cannot import {point.value}: {_reason(exc)}")
             return
         self.add(point.name, plugin, distribution)

@@ -51,8 +51,6 @@ class Session:
         root: The store's directory, over the settings' one. Then the compilers' caches are moved there even if the
             environment names others: the directory is to hold everything.
         listeners: Called with each event.
-        is_server: Follow the settings for servers: keys compile in child processes, within a budget, and plugins have a
-            deadline.
         prepare_thread: Called first in each thread in which a plugin is called, e.g. to choose the GPU.
         rank: Written into each event.
         n_ranks: Processes on this node that warm up at the same time, and share its processors.
@@ -67,7 +65,6 @@ class Session:
         *,
         root: Path | None = None,
         listeners: Iterable[Callable[[dict[str, Any]], None]] = (),
-        is_server: bool = False,
         prepare_thread: Callable[[], None] = lambda: None,
         rank: int | None = None,
         n_ranks: int = 1,
@@ -79,7 +76,7 @@ class Session:
         self._builder = ReportBuilder()
         for listener in (self._builder.add, *listeners):
             self.log.subscribe(listener)
-        self._deadline = Deadline(asked.settings.plan_timeout_s if is_server else None, prepare_thread)
+        self._deadline = Deadline(asked.settings.plan_timeout_s, prepare_thread)
         self.registry = Registry(asked.settings.admits_plugin, self._refused, self._policy_error, self._deadline)
         self.registry.load_builtin()
         self._insists = root is not None
@@ -91,10 +88,9 @@ class Session:
         self.kernels: list[RegisteredKernel] = []
         self.explanations: dict[str, list[Explanation]] = {}
         self._explains = False
-        self._is_server = is_server
         self._n_ranks = n_ranks
         self._workers = Workers(self._modules_of, self.log.emit)
-        self._isolation = self._make_isolation() if is_server and asked.settings.isolate else None
+        self._isolation = self._make_isolation() if asked.settings.isolate else None
         self._policy = BuiltinPolicy(
             self.registry.backends, self.log.emit, asked.settings.lock_timeout_s, self._isolation
         )
@@ -117,8 +113,13 @@ class Session:
         self._policy.know(self.kernels)
         return self.kernels
 
-    def plan(self, kernel_glob: str = "*", *, explains: bool = False) -> Plan:
-        """List the keys of the kernels that match; with `explains` also which inputs reach them (`explanations`).
+    def plan(self, kernel_glob: str = "*", *, explains: bool = False, will_run: bool = False) -> Plan:
+        """List the keys of the kernels that match.
+
+        Args:
+            kernel_glob: Over kernel ids.
+            explains: Also collect which inputs reach each key, into `explanations`.
+            will_run: `run` follows; where nothing is built yet, compile processes begin with their imports meanwhile.
 
         Raises:
             UsageError: Kernels were found, but none matches.
@@ -131,6 +132,9 @@ class Session:
             ids = ", ".join(kernel.id for kernel in kernels)
             hint = "; ".join([f"kernels are {ids}" if ids else "no kernel is installed", *refused])
             raise UsageError(f"no kernel matches {kernel_glob!r}", hint)
+        if will_run and self._isolation and not any(self.root.glob("manifest/*.json")):
+            for backend in {kernel.backend for kernel in chosen}:
+                self._workers.prestart(backend)
         plan = make_plan(chosen, self._list_keys_in_time, self.target)
         announce(plan, self.log.emit)
         return plan
@@ -154,7 +158,8 @@ class Session:
         return self.report
 
     def finish(self) -> None:
-        """Close the event log. What is emitted later reaches listeners only."""
+        """Close the event log and end what is left. What is emitted later reaches listeners only."""
+        self._workers.close()
         self.log.close()
 
     def _modules_of(self, backend_name: str) -> Sequence[str]:
@@ -168,8 +173,8 @@ class Session:
         )
 
     def _set_budget(self) -> None:
-        """From when on a server's start builds nothing more."""
-        if self._is_server and self.asked.settings.time_budget_s is not None:
+        """From when on nothing more is built."""
+        if self.asked.settings.time_budget_s is not None:
             self._policy.ends_at = self._started + self.asked.settings.time_budget_s
             if self._isolation:
                 self._isolation.ends_at = self._policy.ends_at
@@ -191,7 +196,7 @@ class Session:
     def _job(self, planned: PlannedKernel, key: PlannedKey) -> Any:
         try:
             return self._policy.job(self._kernel(planned), self._value(planned, key), self.target)
-        except (Exception, SystemExit):  # noqa: BLE001 - it is raised again, and told, when the key is compiled
+        except Exception:  # noqa: BLE001 - it is raised again, and told, when the key is compiled
             return None
 
     def _kernel(self, planned: PlannedKernel) -> Kernel:
@@ -309,7 +314,7 @@ def warm(
     """
     values = read_config(config) if isinstance(config, Mapping) else config or WarmupConfig()
     session = Session(Asked(values, read().settings), Target.parse(target) if target else None)
-    report = session.run(session.plan(kernels))
+    report = session.run(session.plan(kernels, will_run=True))
     session.finish()
     if strict and not report.is_complete(strict=True):
         raise WarmupFailedError("not everything is warm", failures(report))

@@ -42,12 +42,12 @@ class Settings:
         run_id: Names this run's event log; empty makes one. `JITWARM_RUN_ID`.
         policy: Inside a server: `"warn"` logs what is not warm and starts, `"strict"` ends the start with the list.
             `JITWARM_POLICY`.
-        isolate: Inside a server, compile in child processes, so that a compiler that hangs or dies costs one key.
-            `JITWARM_ISOLATE=0` compiles in the server's own process, without a deadline.
+        isolate: Compile in child processes, several at once, so that a compiler that hangs or dies costs one key.
+            `JITWARM_ISOLATE=0` compiles in this process, one key after the other and without a deadline.
         adopt: Inside vLLM, take over the kernels that vLLM registered for its own warm-up. `JITWARM_ADOPT`.
         workers: Compile processes at once; None means the processors that the cgroup leaves, divided by the ranks on this
             node. `JITWARM_WORKERS`.
-        time_budget_s: Inside a server, seconds after which nothing is built any more; None means no limit.
+        time_budget_s: Seconds after which nothing is built any more; None means no limit.
             `JITWARM_TIME_BUDGET_S`.
         key_timeout_s: Longest that one key may compile in a child process. `JITWARM_KEY_TIMEOUT_S`.
         plan_timeout_s: Longest that a plugin may take to be imported, to list its kernels, or one of them its keys.

@@ -43,7 +43,7 @@ class Commands:
 
     def run(self, *arguments, sites=(), check=None, **environ):
         """The command line."""
-        command = [str(SUPPORT / "counted_cli.py"), str(self.directory / "cute.log"), *map(str, arguments)]
+        command = ["-m", "jitwarm", *map(str, arguments)]
         done = self._start(command, sites, environ)
         if check is not None:
             assert done.returncode == check, done.stdout[-3000:] + done.stderr[-3000:]
@@ -54,11 +54,11 @@ class Commands:
         return self._start(["-c", program], (), environ)
 
     def _start(self, command, sites, environ):
-        path = os.pathsep.join(map(str, [self.site, *sites, SUPPORT]))
+        path = os.pathsep.join(map(str, [SUPPORT / "counting", self.site, *sites, SUPPORT]))
         env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("JITWARM_")},
-            "PYTHONPATH": path, "HOME": str(self.directory), "XDG_CACHE_HOME": str(self.directory / "cache"),
-            **self.environ, **environ,
+            "PYTHONPATH": path, "CUTE_COUNT_LOG": str(self.directory / "cute.log"),
+            "HOME": str(self.directory), "XDG_CACHE_HOME": str(self.directory / "cache"), **self.environ, **environ,
         }  # fmt: skip
         return subprocess.run(
             [sys.executable, *command],

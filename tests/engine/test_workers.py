@@ -403,6 +403,23 @@ def test_when_the_server_is_killed_its_compile_processes_end(root, forks):
                 os.kill(noted["pid"], signal.SIGKILL)
 
 
+def test_a_server_that_is_asked_to_end_ends_in_the_middle_of_a_key(root):
+    """Its handler raises `SystemExit`, as vLLM's workers do: that is no key's failure."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    kit = [sys.executable, str(SUPPORT / "fault_kit.py"), str(root), "sleeps", "starts a process and sleeps"]
+    with subprocess.Popen(kit, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_until(lambda: n_calls("sleeps"), "a key is being compiled", 60)
+            server.terminate()
+            assert server.wait(20) == 143
+        finally:
+            server.kill()
+    for noted in notes():
+        for name in {"pid", "mother", "grandchild"} & noted.keys():
+            wait_until(lambda pid=noted[name]: not is_running(pid), "mother, worker and what it started are gone")
+    assert quarantined(root) == []
+
+
 def test_a_job_and_its_configuration_are_their_json():
     config = json.loads(json.dumps(dataclasses.asdict(WarmupConfig(cudagraph_capture_sizes=(1, 2)))))
     job = Job("faulty", "faulty:kernel", "{}", "cuda:90", config, "/store", "run", "faulty 1.0", "faulty:kernel")

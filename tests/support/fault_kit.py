@@ -77,7 +77,7 @@ def notes():
 def session(root, *does, listeners=(), **settings):
     """A server's session over the installed plugin, with these keys in this order."""
     asked = Asked(WarmupConfig(extra={"faulty": {"does": list(does)}}), Settings(plugins=("faulty",), **settings))
-    return Session(asked, Target("cuda", "90"), root=Path(root), listeners=listeners, is_server=True)
+    return Session(asked, Target("cuda", "90"), root=Path(root), listeners=listeners)
 
 
 def run(root, *does, **settings):
@@ -238,6 +238,7 @@ DOES = {
 
 
 if __name__ == "__main__":  # python fault_kit.py ROOT DOES ...: a server, until it is killed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as vLLM's workers end
     if os.environ.get("FAULTY_FORKS"):  # a fork holds every socket of this process open, as a server's own forks may
 
         def hold(event):

@@ -38,7 +38,7 @@ def main(root, *names):
     from jitwarm.settings import Asked, Settings
 
     target = Target.parse(os.environ.get("TARGET", "cuda:90"))
-    asked = Asked(WarmupConfig(dtype="float32"), Settings(plugins=()))
+    asked = Asked(WarmupConfig(dtype="float32"), Settings(plugins=(), isolate=False))
     session = Session(asked, target, root=Path(root))
     count_compiles()
     objects = [

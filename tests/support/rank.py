@@ -16,7 +16,7 @@ def main(root, n_ranks, plugin):
     from jitwarm.settings import Asked, Settings
 
     settings = Settings(plugins=(plugin,), run_id="run")
-    session = Session(Asked(WarmupConfig(), settings), Target("cuda", "90"), root=Path(root), is_server=True)
+    session = Session(Asked(WarmupConfig(), settings), Target("cuda", "90"), root=Path(root))
     plan = session.plan()
     barrier = Path(f"{root}.barrier")
     barrier.mkdir(exist_ok=True)

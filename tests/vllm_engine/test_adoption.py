@@ -44,7 +44,6 @@ def run(tmp_path, registry):
             Target("cuda", "90"),
             root=tmp_path / "store",
             listeners=[events.append],
-            is_server=True,
         )
         session.n_taken = take_over(registry, session.registry)
         session.run(session.plan("vllm:*"))

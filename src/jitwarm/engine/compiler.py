@@ -1,5 +1,6 @@
 """The built-in policy: make one key warm by the kernel's own `compile`, watched, locked and recorded."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -91,6 +92,7 @@ class BuiltinPolicy:
         self._isolation = isolation
         self._records: dict[int, RegisteredKernel] = {}
         self._local: set[str] = set()
+        self._lock = threading.Lock()
         self._ahead: dict[str, int | Exception | None] = {}
         self.ends_at: float | None = None
 
@@ -244,6 +246,7 @@ class BuiltinPolicy:
         if found := self._store.quarantined(job.fingerprint):
             path, why = found
             raise QuarantinedError(f"not tried again, because earlier {why}", f"remove {path} to have it tried")
+        self._emit("build_start", kernel=job.record.id, key=job.text)
         try:
             answer = self._isolation.build(job.record, job.text, job.target)
         except (KeyTimeoutError, WorkerDiedError) as exc:
@@ -253,8 +256,11 @@ class BuiltinPolicy:
             self._emit("quarantined", kernel=job.record.id, key=job.text, why=why, file=str(path))
             raise
         if answer.status == "local":
-            self._local.add(job.record.id)
-            self._emit("local", kernel=job.record.id, why=answer.error)
+            with self._lock:
+                is_known = job.record.id in self._local
+                self._local.add(job.record.id)
+            if not is_known:
+                self._emit("local", kernel=job.record.id, why=answer.error)
             return None
         if answer.status != "built":
             raise _FAILURES.get(answer.status, CompileError)(answer.error)

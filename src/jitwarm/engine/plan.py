@@ -8,6 +8,7 @@ from typing import Any
 from jitwarm.contract.kernel import Outcome, RegisteredKernel
 from jitwarm.contract.keys import encode_key, format_key, key_digest
 from jitwarm.contract.target import Target
+from jitwarm.deadlines import is_shutdown
 from jitwarm.errors import JitwarmError, KeyTimeoutError, Skipped, Unresolved, text_of
 
 
@@ -103,7 +104,10 @@ def _planned(kernel: RegisteredKernel, list_keys: Callable[[RegisteredKernel], L
     try:
         keys, notes = list_keys(kernel)
         planned = tuple(_distinct(kernel.id, keys))
-    except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a kernel raises, the others go on
+    except (Exception, SystemExit) as exc:
+        if is_shutdown(exc):
+            raise
+        # Whatever a kernel raises, the others go on.
         place = "" if isinstance(exc, JitwarmError) else f"\n  at: {_place(exc)}"
         problem = (outcome_of(exc), describe_error(exc) + place)
         return PlannedKernel(kernel.id, kernel.backend, kernel.distribution, problem=problem)

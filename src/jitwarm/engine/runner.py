@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from jitwarm.contract.kernel import Outcome
+from jitwarm.deadlines import is_shutdown
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, describe_error, outcome_of
 
 Emit = Callable[..., None]
@@ -50,7 +51,10 @@ def run(
 def _attempt(compile_key: Callable[..., Any], kernel: PlannedKernel, key: PlannedKey) -> tuple[Outcome, str | None]:
     try:
         outcome = compile_key(kernel, key)
-    except (Exception, SystemExit) as exc:  # noqa: BLE001 - one key's failure is one row
+    except (Exception, SystemExit) as exc:
+        if is_shutdown(exc):
+            raise
+        # One key's failure is one row.
         return outcome_of(exc), describe_error(exc)
     if not isinstance(outcome, Outcome):
         return Outcome.FAILED, f"jitwarm_compile answered {outcome!r}, which is no jitwarm.Outcome"

@@ -82,10 +82,19 @@ class Workers:
             family.idle.append(worker)
         return answer
 
+    def prestart(self, backend: str | None) -> None:
+        """Let a mother begin with her imports; whoever forks first waits for the rest of them. Never raises."""
+        family = self._families.setdefault(backend or "", _Family())
+        with family.lock, contextlib.suppress(WorkersUnavailableError):
+            if family.mother is None and not self._is_closed:
+                family.mother = _Mother(self._modules(backend or ""))
+
     def close(self) -> None:
         """End every process, those that work at once; no further job is taken."""
         self._is_closed = True
         for family in self._families.values():
+            if family.lock.locked() and family.mother:
+                family.mother.kill()  # who waits for her imports gives up
             with family.lock:
                 for worker in family.busy:
                     worker.kill_only()
@@ -196,14 +205,18 @@ class _Mother:
             return f": killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
         return f": exit status {status}"
 
+    def kill(self) -> None:
+        """End her at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def close(self) -> None:
         """Let her end, and see to it that she does."""
         self._control.close()
         try:
             self._process.wait(_END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self.kill()
             self._process.wait()
         self._printed.close()
 

@@ -7,6 +7,7 @@ silent: one line per node, not per rank.
 import hashlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ class Reporter:
     def __init__(self, worker: Any, *, is_verbose: bool) -> None:
         self._rank = worker.rank
         self._is_verbose = is_verbose
-        self._has_bar = worker.rank == 0 and not _data_parallel_rank(worker)
+        self._has_bar = worker.rank == 0 and not _data_parallel_rank(worker) and not is_verbose  # one or the other
         self._n_keys = 0
         self._current = ""
         self._bar: Any = None
@@ -62,7 +63,12 @@ class Reporter:
         for line in complaints(report):
             node.say(logging.WARNING, line)
         n_warm = sum(n for outcome, n in report.outcomes.items() if outcome in _WARM)
-        counts = ", ".join(f"{n} {outcome}" for outcome, n in report.outcomes.items())
+        rows = Counter(row.outcome for row in report.rows if row.digest)
+        n_unlisted = len(report.rows) - report.n_keys
+        counts = ", ".join(
+            [f"{n} {outcome}" for outcome, n in rows.items()]
+            + ([f"{n_unlisted} kernels could not list theirs"] if n_unlisted else [])
+        )
         node.say(
             logging.INFO,
             f"{n_warm} of {report.n_keys} keys warm for {report.target} in {report.seconds:.1f} s"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jitwarm.contract.config import LiveObjects, WarmupConfig
-from jitwarm.errors import TargetError, WarmupFailedError
+from jitwarm.errors import JitwarmError, WarmupFailedError, text_of
 from jitwarm.integrations.vllm import REGISTERED, adoption, complain
 from jitwarm.integrations.vllm.reporting import Reporter, complaints
 from jitwarm.session import Session
@@ -51,21 +51,26 @@ def warm_worker(worker: Any) -> Watch:
     Raises:
         WarmupFailedError: Policy `strict`, and something is not warm. Nothing else: a fault of ours is one line in the log.
     """
+    asked, problems = read_leniently(_additional_config(worker.vllm_config))
+    for problem in problems:
+        complain(f"setting {problem}")
+    if asked.settings.disable == ("*",):
+        return Watch()
     try:
-        asked, problems = read_leniently(_additional_config(worker.vllm_config))
-        for problem in problems:
-            complain(f"setting {problem}")
-        if asked.settings.disable == ("*",):
-            return Watch()
         with _lenient_monitor():
             return Watch(_warm(worker, asked))
     except WarmupFailedError:
         raise
-    except TargetError as exc:
-        complain(f"no warm-up: {exc.message} ({exc.hint})")
-    except Exception as exc:  # noqa: BLE001 - whatever fails here, the engine starts
-        complain(f"warm-up ended early: {exc}\n{traceback.format_exc()}")
-    return Watch()
+    except Exception as exc:
+        why = (
+            f"no warm-up: {exc}"
+            if isinstance(exc, JitwarmError)
+            else f"no warm-up: {text_of(exc)}\n{traceback.format_exc()}"
+        )
+        if asked.settings.policy == "strict":
+            raise WarmupFailedError(f"jitwarm: {why}", "JITWARM_POLICY is strict") from exc
+        complain(why)  # whatever fails here, the engine starts
+        return Watch()
 
 
 def _warm(worker: Any, asked: Asked) -> Session:
@@ -76,7 +81,6 @@ def _warm(worker: Any, asked: Asked) -> Session:
     session = Session(
         Asked(config, dataclasses.replace(settings, run_id=run_id)),
         listeners=[reporter],
-        is_server=True,
         prepare_thread=_device_chooser(worker),
         rank=worker.rank,
         n_ranks=_n_ranks_on_node(worker.vllm_config),
@@ -86,7 +90,7 @@ def _warm(worker: Any, asked: Asked) -> Session:
         with _phase(session, "plan"):
             if settings.adopt:
                 adoption.adopt(worker, session.registry)
-            plan = session.plan()
+            plan = session.plan(will_run=True)
         with _phase(session, "warmup"):
             report = session.run(plan)
     reporter.close(session)
