@@ -146,18 +146,18 @@ class _Builder:
         return Answer("built", n_compiles, _since(start))
 
     def _wiring(self, job: Job) -> "_Wiring":
-        setup = repr((job.plugin, job.target, job.root, job.config))
+        setup = repr((job.plugin, job.backend_plugin, job.target, job.root, job.config))
         if setup not in self._wired:
             self._wired[setup] = _Wiring(job)
         return self._wired[setup]
 
 
 class _Wiring:
-    """Registry, backends and policy for one plugin, configuration, target and store."""
+    """Registry, backends and policy for one plugin (and that of its backend), configuration, target and store."""
 
     def __init__(self, job: Job) -> None:
         log = EventLog(job.run)
-        registry = Registry(lambda name: name == job.plugin)
+        registry = Registry(lambda name: name in (job.plugin, job.backend_plugin))
         registry.load_builtin()
         registry.load_installed()
         toolchains = tuple(backend.toolchain() for backend in registry.backends if not backend.missing())

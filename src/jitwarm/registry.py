@@ -156,6 +156,10 @@ class Registry:
                 return answer
         return None
 
+    def owner_of(self, backend_name: str) -> str:
+        """The name of the plugin that yields a backend; empty if none does."""
+        return self._owners.get(backend_name, "")
+
     def has_policy(self, hook: str) -> bool:
         """Whether anybody but the built-in policy answers a hook."""
         implementations = getattr(self._manager.hook, hook).get_hookimpls()

@@ -169,7 +169,13 @@ class Session:
     def _make_isolation(self) -> ChildIsolation:
         settings = self.asked.settings
         return ChildIsolation(
-            self._workers, self.asked.config, self.root, self.log.run, settings.key_timeout_s, self.log.emit
+            self._workers,
+            self.asked.config,
+            self.root,
+            self.log.run,
+            settings.key_timeout_s,
+            self.registry.owner_of,
+            self.log.emit,
         )
 
     def _set_budget(self) -> None:
@@ -314,8 +320,10 @@ def warm(
     """
     values = read_config(config) if isinstance(config, Mapping) else config or WarmupConfig()
     session = Session(Asked(values, read().settings), Target.parse(target) if target else None)
-    report = session.run(session.plan(kernels, will_run=True))
-    session.finish()
+    try:
+        report = session.run(session.plan(kernels, will_run=True))
+    finally:
+        session.finish()
     if strict and not report.is_complete(strict=True):
         raise WarmupFailedError("not everything is warm", failures(report))
     return report

@@ -84,7 +84,7 @@ def build(workers, root):
     """Build one key through `Workers`."""
 
     def build(what, timeout_s=LONG_S):
-        job = Job("faulty", "faulty:kernel", encode_key(Does(what)), "cuda:90", {}, str(root), "run")
+        job = Job("faulty", "faulty", "faulty:kernel", encode_key(Does(what)), "cuda:90", {}, str(root), "run")
         return workers.build(job, "workshop", timeout_s)
 
     return build
@@ -422,5 +422,5 @@ def test_a_server_that_is_asked_to_end_ends_in_the_middle_of_a_key(root):
 
 def test_a_job_and_its_configuration_are_their_json():
     config = json.loads(json.dumps(dataclasses.asdict(WarmupConfig(cudagraph_capture_sizes=(1, 2)))))
-    job = Job("faulty", "faulty:kernel", "{}", "cuda:90", config, "/store", "run", "faulty 1.0", "faulty:kernel")
+    job = Job("faulty", "", "faulty:kernel", "{}", "cuda:90", config, "/store", "run", "faulty 1.0", "faulty:kernel")
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job

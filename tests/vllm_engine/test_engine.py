@@ -200,6 +200,11 @@ def test_a_budget_ends_the_warmup_and_not_the_start(start_engine):
     assert "time budget" in "\n".join(started.lines)
 
 
+def test_strict_also_ends_the_start_where_there_was_no_warmup(start_engine):
+    started = start_engine(JITWARM_POLICY="strict", JITWARM_TARGET=None, VLLM_ENABLE_V1_MULTIPROCESSING="0")
+    assert "no target" in started.answer["error"]
+
+
 @pytest.mark.parametrize(
     ("variables", "said"),
     [

@@ -25,6 +25,7 @@ class ChildIsolation:
         root: The store.
         run: Names the run's event log.
         key_timeout_s: Longest that one key may take.
+        owner_of: The plugin that yields a backend, by the backend's name.
         emit: Receives `isolation_unavailable`, at most once.
     """
 
@@ -35,6 +36,7 @@ class ChildIsolation:
         root: Path,
         run: str,
         key_timeout_s: float,
+        owner_of: Callable[[str], str],
         emit: Callable[..., None],
     ) -> None:
         self.ends_at: float | None = None
@@ -43,6 +45,7 @@ class ChildIsolation:
         self._root = str(root)
         self._run = run
         self._key_timeout_s = key_timeout_s
+        self._owner_of = owner_of
         self._emit = emit
         self._is_available = True
         self._lock = threading.Lock()
@@ -60,15 +63,16 @@ class ChildIsolation:
         if not self._is_available:
             return Answer("local", error="no compile process can be started")
         job = Job(
-            kernel.plugin,
-            kernel.id,
-            key,
-            str(target),
-            self._config,
-            self._root,
-            self._run,
-            kernel.distribution,
-            kernel.import_path,
+            plugin=kernel.plugin,
+            backend_plugin=self._owner_of(kernel.backend or ""),
+            kernel=kernel.id,
+            key=key,
+            target=str(target),
+            config=self._config,
+            root=self._root,
+            run=self._run,
+            distribution=kernel.distribution,
+            import_path=kernel.import_path,
         )
         try:
             try:

@@ -10,7 +10,8 @@ class Job:
     """One key to build.
 
     Attributes:
-        plugin: The entry point to load.
+        plugin: The entry point that yields the kernel.
+        backend_plugin: The one that yields its backend; empty for a built-in backend, or none.
         kernel: Kernel id.
         key: Key text.
         target: e.g. `cuda:90`.
@@ -22,6 +23,7 @@ class Job:
     """
 
     plugin: str
+    backend_plugin: str
     kernel: str
     key: str
     target: str

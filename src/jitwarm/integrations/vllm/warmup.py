@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jitwarm.contract.config import LiveObjects, WarmupConfig
+from jitwarm.engine.report import Report
 from jitwarm.errors import JitwarmError, WarmupFailedError, text_of
 from jitwarm.integrations.vllm import REGISTERED, adoption, complain
 from jitwarm.integrations.vllm.reporting import Reporter, complaints
@@ -51,26 +52,30 @@ def warm_worker(worker: Any) -> Watch:
     Raises:
         WarmupFailedError: Policy `strict`, and something is not warm. Nothing else: a fault of ours is one line in the log.
     """
-    asked, problems = read_leniently(_additional_config(worker.vllm_config))
-    for problem in problems:
-        complain(f"setting {problem}")
-    if asked.settings.disable == ("*",):
-        return Watch()
+    is_strict = False
     try:
+        asked = _asked(worker.vllm_config)
+        is_strict = asked.settings.policy == "strict"
+        if asked.settings.disable == ("*",):
+            return Watch()
         with _lenient_monitor():
             return Watch(_warm(worker, asked))
     except WarmupFailedError:
         raise
     except Exception as exc:
-        why = (
-            f"no warm-up: {exc}"
-            if isinstance(exc, JitwarmError)
-            else f"no warm-up: {text_of(exc)}\n{traceback.format_exc()}"
-        )
-        if asked.settings.policy == "strict":
-            raise WarmupFailedError(f"jitwarm: {why}", "JITWARM_POLICY is strict") from exc
-        complain(why)  # whatever fails here, the engine starts
+        told = str(exc) if isinstance(exc, JitwarmError) else f"{text_of(exc)}\n{traceback.format_exc()}"
+        if is_strict:
+            raise WarmupFailedError(f"jitwarm: no warm-up: {told}", "JITWARM_POLICY is strict") from exc
+        complain(f"no warm-up: {told}")  # whatever fails here, the engine starts
         return Watch()
+
+
+def _asked(vllm_config: Any) -> Asked:
+    """The settings, with one warning for each entry that is wrong."""
+    asked, problems = read_leniently(_additional_config(vllm_config))
+    for problem in problems:
+        complain(f"setting {problem}")
+    return asked
 
 
 def _warm(worker: Any, asked: Asked) -> Session:
@@ -85,18 +90,31 @@ def _warm(worker: Any, asked: Asked) -> Session:
         rank=worker.rank,
         n_ranks=_n_ranks_on_node(worker.vllm_config),
     )
+    try:
+        _run(worker, session)
+        reporter.close(session)
+        if settings.policy == "strict":
+            _refuse_cold(session.report)
+    except BaseException:
+        session.finish()
+        raise
+    return session
+
+
+def _run(worker: Any, session: Session) -> None:
     session.log.emit("registered", **{f"at_{name}": value for name, value in REGISTERED.items()})
     with LiveObjects(worker.get_model(), getattr(worker, "model_runner", None)):
         with _phase(session, "plan"):
-            if settings.adopt:
+            if session.asked.settings.adopt:
                 adoption.adopt(worker, session.registry)
             plan = session.plan(will_run=True)
         with _phase(session, "warmup"):
-            report = session.run(plan)
-    reporter.close(session)
-    if settings.policy == "strict" and (wrong := complaints(report)):
+            session.run(plan)
+
+
+def _refuse_cold(report: Report) -> None:
+    if wrong := complaints(report):
         raise WarmupFailedError("jitwarm: not everything is warm, and JITWARM_POLICY is strict", "\n".join(wrong))
-    return session
 
 
 @contextmanager
