@@ -11,6 +11,13 @@ def ready(tasks, build, n_workers=2, patience_s=60.0):
     return list(in_order_of_readiness(tasks, build, n_workers, patience_s))
 
 
+def join():
+    """Wait for the threads of a call that is over."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("jitwarm: build"):
+            thread.join(60)
+
+
 @pytest.mark.parametrize("n_workers", [1, 2, 8])
 def test_each_item_comes_once_and_each_job_is_built_once(n_workers):
     built = []
@@ -70,7 +77,22 @@ def test_left_early_nothing_more_is_begun():
     next(items)
     items.close()
     first.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("jitwarm: build"):
-            thread.join(60)
+    join()
     assert len(built) <= 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_build_that_raises_all_the_same_leaves_nobody_waiting():
+    def build(job):
+        raise SystemExit
+
+    assert sorted(ready([Task(n, n) for n in range(2)], build)) == [0, 1]
+    join()
+
+
+def test_without_threads_every_item_comes_unbuilt(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert ready([Task(n, n) for n in range(3)], lambda _: pytest.fail("built")) == [0, 1, 2]

@@ -39,29 +39,53 @@ def in_order_of_readiness(
     Yields:
         Each item once. Left early, what is under way ends by itself and nothing more is begun.
     """
-    ready: queue.SimpleQueue[T] = queue.SimpleQueue()
-    waiting: deque[tuple[Task[T], float]] = deque((task, float("inf")) for task in tasks if task.job is not None)
-    is_over = threading.Event()
-
-    def work() -> None:
-        while not is_over.is_set():
-            try:
-                task, gives_up_at = waiting.popleft()
-            except IndexError:
-                return
-            if build(task.job) or time.monotonic() >= gives_up_at:
-                ready.put(task.item)
-            else:
-                waiting.append((task, min(gives_up_at, time.monotonic() + patience_s)))
-                is_over.wait(_POLL_S)
-
-    for task in tasks:
-        if task.job is None:
-            ready.put(task.item)
-    for n in range(min(n_workers, len(waiting))):
-        threading.Thread(target=work, name=f"jitwarm: build {n}", daemon=True).start()
+    building = _Building(tasks, build, patience_s)
+    building.start(n_workers)
     try:
         for _ in tasks:
-            yield ready.get()
+            yield building.ready.get()
     finally:
-        is_over.set()
+        building.is_over.set()
+
+
+class _Building(Generic[T]):
+    """The threads of one call of `in_order_of_readiness`, and what they share."""
+
+    def __init__(self, tasks: Sequence[Task[T]], build: Callable[[Any], bool], patience_s: float) -> None:
+        self.ready: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self.is_over = threading.Event()
+        self._build = build
+        self._patience_s = patience_s
+        self._waiting: deque[tuple[Task[T], float]] = deque()
+        for task in tasks:
+            if task.job is None:
+                self.ready.put(task.item)
+            else:
+                self._waiting.append((task, float("inf")))
+
+    def start(self, n_workers: int) -> None:
+        """Start the threads; where none can be started, every item comes unbuilt."""
+        for n in range(min(n_workers, len(self._waiting))):
+            try:
+                threading.Thread(target=self._work, name=f"jitwarm: build {n}", daemon=True).start()
+            except RuntimeError:
+                while n == 0 and self._waiting:
+                    self.ready.put(self._waiting.popleft()[0].item)
+                return
+
+    def _work(self) -> None:
+        while not self.is_over.is_set():
+            try:
+                task, gives_up_at = self._waiting.popleft()
+            except IndexError:
+                return
+            try:
+                is_done = self._build(task.job) or time.monotonic() >= gives_up_at
+            except BaseException:
+                self.ready.put(task.item)  # whoever waits for it must not wait for ever
+                raise
+            if is_done:
+                self.ready.put(task.item)
+            else:
+                self._waiting.append((task, min(gives_up_at, time.monotonic() + self._patience_s)))
+                self.is_over.wait(_POLL_S)
