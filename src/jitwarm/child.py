@@ -37,6 +37,7 @@ def main() -> None:
     if len(sys.argv) < 2:  # noqa: PLR2004 - program and socket
         sys.exit("jitwarm.child is started by jitwarm; nothing to do by hand")
     _widen_affinity()
+    _be_killed_first()
     for module in sys.argv[2:]:
         with contextlib.suppress(Exception):  # the job that needs it will say what is wrong
             importlib.import_module(module)
@@ -192,6 +193,12 @@ def _widen_affinity() -> None:
     """A bound process passes its one core on; the compile processes may use whatever the container has."""
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
+def _be_killed_first() -> None:
+    """Where memory ends, a compile process is to go, and not the server that asked for it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 if __name__ == "__main__":

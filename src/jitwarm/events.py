@@ -4,6 +4,7 @@ One JSON line per event in `<root>/events/<run>/<host>-<pid>.jsonl`, one `O_APPE
 leaves whole lines behind. Whoever wants to see events live subscribes. A log that cannot be written never fails a run.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 Listener = Callable[[dict[str, Any]], None]
 _VERSION = 1
 _KEPT_RUNS = 20
+_LIVE_S = 86400.0
 
 
 class EventLog:
@@ -60,8 +62,9 @@ class EventLog:
         """
         early, self._early = self._early or [], None
         file = directory / self.run / f"{socket.gethostname()}-{os.getpid()}.jsonl"
-        try:
+        if not file.parent.is_dir():
             _prune(directory)
+        try:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         except OSError:
@@ -70,10 +73,11 @@ class EventLog:
             self._write(record)
 
     def close(self) -> None:
-        """Close the file."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        """Close the file. Never raises: a network file system may tell of a full disk only now."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     def _write(self, record: dict[str, Any]) -> None:
         if self._fd is None:
@@ -85,8 +89,12 @@ class EventLog:
 
 
 def _prune(directory: Path) -> None:
-    """Make room for one more run: keep the newest only."""
-    if directory.is_dir():
-        runs = sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in runs[_KEPT_RUNS - 1 :]:
+    """Make room for one more run: keep the newest, and all of the last day, which may still be written. Never raises."""
+    runs = []
+    with contextlib.suppress(OSError):
+        for path in directory.iterdir():
+            with contextlib.suppress(OSError):  # another process prunes as well
+                runs.append((path.stat().st_mtime, path))
+    for age, old in sorted(runs, reverse=True)[_KEPT_RUNS - 1 :]:
+        if time.time() - age > _LIVE_S:
             shutil.rmtree(old, ignore_errors=True)

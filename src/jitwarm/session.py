@@ -40,6 +40,8 @@ from jitwarm.tracing import Explanation, collected_traces, explain
 
 # Nobody compiles more for one kernel; a list of this length is a slip in its key.
 _MAX_KEYS = 20_000
+# Each holds a compiler and the plugin's imports, half a gigabyte and more.
+_MAX_WORKERS = 16
 
 
 class Session:
@@ -196,8 +198,8 @@ class Session:
         longest_first = {backend.name: -backend.typical_compile_s for backend in self.registry.backends}
         keys = sorted(plan.keys, key=lambda item: longest_first.get(item[0].backend or "", -1.0))
         tasks = [Task(item, self._job(*item)) for item in (plan.keys if self._policy.ends_at else keys)]
-        n_workers = settings.workers or max(1, usable_cpus() // self._n_ranks)
-        return in_order_of_readiness(tasks, self._policy.build_ahead, n_workers, settings.lock_timeout_s)
+        n_workers = settings.workers or min(_MAX_WORKERS, max(1, usable_cpus() // self._n_ranks))
+        return in_order_of_readiness(tasks, self._policy.build_ahead, n_workers, self._policy.patience_s)
 
     def _job(self, planned: PlannedKernel, key: PlannedKey) -> Any:
         try:

@@ -67,7 +67,7 @@ class Settings:
     adopt: bool = True
     workers: int | None = None
     time_budget_s: float | None = None
-    key_timeout_s: float = 600.0
+    key_timeout_s: float = 300.0
     plan_timeout_s: float = 30.0
     verbose: bool = False
 

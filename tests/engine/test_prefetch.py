@@ -86,7 +86,7 @@ def test_a_build_that_raises_all_the_same_leaves_nobody_waiting():
     def build(job):
         raise SystemExit
 
-    assert sorted(ready([Task(n, n) for n in range(2)], build)) == [0, 1]
+    assert sorted(ready([Task(n, n) for n in range(3)], build, n_workers=1)) == [0, 1, 2]
     join()
 
 

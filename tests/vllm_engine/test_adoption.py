@@ -2,11 +2,13 @@
 registries are made here, as vLLM's model runner makes them."""
 
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from jitwarm import Target, WarmupConfig
+from jitwarm.integrations.vllm import adoption
 from jitwarm.integrations.vllm.adoption import take_over
 from jitwarm.registry import Registry
 from jitwarm.session import Session
@@ -103,3 +105,33 @@ def test_a_registry_that_looks_strange_is_left_alone(registry, strange):
     registry._registrations = strange
     assert take_over(registry, Registry()) == 0
     assert registry._registrations == strange
+
+
+def test_a_second_warmup_of_a_worker_adopts_the_same_kernels_and_new_ones(registry, kernels):
+    """Elastic scale-up: vLLM does not register again what it registered when the model was made."""
+    with registry.activate():
+        kernels.FILL.register_warmup(values=(1,))
+    assert take_over(registry, Registry()) == 1
+    with registry.activate():
+        kernels.OPAQUE.register_warmup(values=(8,))
+    assert take_over(registry, Registry()) == 2
+    assert len(registry) == 0
+
+
+def test_where_our_warmup_fails_vllm_gets_its_kernels_back(registry, kernels, monkeypatch):
+    monkeypatch.setattr(adoption, "_is_cpu", lambda: False)  # stands for a GPU worker
+    with registry.activate():
+        kernels.FILL.register_warmup(values=(1,))
+    worker = types.SimpleNamespace(
+        model_runner=types.SimpleNamespace(jit_warmup_registry=registry),
+        vllm_config=types.SimpleNamespace(kernel_config=types.SimpleNamespace(enable_jit_warmup=True)),
+    )
+
+    def warm_up():
+        with adoption.adopted(worker, Registry()) as n_kernels:
+            assert (n_kernels, len(registry)) == (1, 0)
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        warm_up()
+    assert len(registry) == 1

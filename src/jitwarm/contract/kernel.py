@@ -76,8 +76,8 @@ class RegisteredKernel:
 
     @property
     def module(self) -> str:
-        """The module that defines it."""
-        return self.import_path.partition(":")[0] or type(self.kernel).__module__
+        """The module that defines it, or what it stands for."""
+        return str(getattr(self.kernel, "source_module", None) or type(self.kernel).__module__)
 
 
 def kernel_name(kernel: object) -> str:

@@ -124,6 +124,12 @@ class BuiltinPolicy:
         """The kernel's own compile; see `compile`."""
         return self.compile(kernel, key, target)
 
+    @property
+    def patience_s(self) -> float:
+        """Longest wait for another process from now on: the lock's timeout, or what is left of the budget."""
+        timeout_s = self._lock_timeout_s or 0.0
+        return timeout_s if self.ends_at is None else min(timeout_s, max(self.ends_at - time.monotonic(), 0.0))
+
     @contextmanager
     def active(self) -> Iterator[None]:
         """While entered, `default_compile` and `default_warmup_keys` answer through this object."""
@@ -144,9 +150,9 @@ class BuiltinPolicy:
         involved = self._involved(kernel, target)
         with ExitStack() as stack:
             stack.enter_context(TargetScope(target))
-            for backend in involved:
-                stack.enter_context(backend.pin(target))
-            yield involved
+            is_sure = any(backend.owns(kernel) for backend in involved)
+            pinned = [backend for backend in involved if _pin(stack, backend, target, is_sure=is_sure)]
+            yield pinned
 
     def compile(self, kernel: Kernel, key: Any, target: Target) -> Outcome:
         """Make `key` warm in this process: load what is in the store, else have it built and load that, else build it here.
@@ -163,7 +169,7 @@ class BuiltinPolicy:
                 if n_built is not None and known is None:
                     known = self._store.find(job.fingerprint)
                 answer, n_compiled = self._build_here(job, known)
-        if n_compiled and n_built:
+        if n_compiled and (n_built or known is not None):
             self._emit("load_recompiled", kernel=job.record.id, key=job.text, n=n_compiled)
             self._local.add(job.record.id)
         return answer or (Outcome.COMPILED if n_compiled or n_built else Outcome.LOADED)
@@ -185,6 +191,8 @@ class BuiltinPolicy:
         Returns:
             False if another process is building this key now.
         """
+        if self.ends_at is not None and time.monotonic() >= self.ends_at:
+            return True  # `compile` says so
         try:
             with self._store.lock(job.fingerprint, 0.0):
                 if self._intact(job) is None:
@@ -348,10 +356,23 @@ class BuiltinPolicy:
         with ExitStack() as stack:
             try:
                 if self._lock_timeout_s is not None:
-                    stack.enter_context(self._store.lock(fingerprint, self._lock_timeout_s))
+                    stack.enter_context(self._store.lock(fingerprint, self.patience_s))
             except LockTimeoutError as exc:
                 self._emit("lock_timeout", error=exc.message)
             yield
+
+
+def _pin(stack: ExitStack, backend: Backend, target: Target, *, is_sure: bool) -> bool:
+    """Pin one backend. One that cannot be imported is no matter for a kernel of which nobody knows whether it uses it."""
+    try:
+        stack.enter_context(backend.pin(target))
+    except JitwarmError:
+        raise
+    except Exception:
+        if is_sure:
+            raise
+        return False
+    return True
 
 
 def default_warmup_keys(kernel: Kernel, config: WarmupConfig) -> Sequence[Any]:

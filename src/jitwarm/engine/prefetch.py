@@ -5,6 +5,7 @@ compilers are not safe to be called from two. A key that another process is buil
 the same list end up with different parts of it.
 """
 
+import contextlib
 import queue
 import threading
 import time
@@ -69,9 +70,17 @@ class _Building(Generic[T]):
             try:
                 threading.Thread(target=self._work, name=f"jitwarm: build {n}", daemon=True).start()
             except RuntimeError:
-                while n == 0 and self._waiting:
-                    self.ready.put(self._waiting.popleft()[0].item)
+                if n == 0:
+                    self._give_up()
                 return
+
+    def _give_up(self, *tasks: Task[T]) -> None:
+        """Let these items come unbuilt, and all that wait."""
+        for task in tasks:
+            self.ready.put(task.item)
+        with contextlib.suppress(IndexError):
+            while True:
+                self.ready.put(self._waiting.popleft()[0].item)
 
     def _work(self) -> None:
         while not self.is_over.is_set():
@@ -82,7 +91,7 @@ class _Building(Generic[T]):
             try:
                 is_done = self._build(task.job) or time.monotonic() >= gives_up_at
             except BaseException:
-                self.ready.put(task.item)  # whoever waits for it must not wait for ever
+                self._give_up(task)  # whoever waits must not wait for ever
                 raise
             if is_done:
                 self.ready.put(task.item)

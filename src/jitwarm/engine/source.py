@@ -19,7 +19,9 @@ from jitwarm.contract.kernel import RegisteredKernel
 
 def source_digest(kernel: RegisteredKernel) -> str:
     """SHA-256 over the code of the kernel's package and the versions of the distributions that it requires."""
-    return _package_digest(kernel.distribution.partition(" ")[0], kernel.module.partition(".")[0])
+    package = kernel.module.partition(".")[0]
+    digest = _package_digest(kernel.distribution.partition(" ")[0], package)
+    return hashlib.sha256(f"{kernel.distribution}\0{digest}".encode()).hexdigest()
 
 
 @cache

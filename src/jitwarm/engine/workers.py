@@ -124,7 +124,11 @@ class Workers:
             except WorkersUnavailableError:
                 family.mother = None  # she has died meanwhile: once more, with another
         family.mother = _Mother(self._modules(backend or ""))
-        return family.mother.fork()
+        try:
+            return family.mother.fork()
+        except WorkersUnavailableError:
+            family.mother = None
+            raise
 
 
 class _Family:
@@ -141,8 +145,11 @@ class _Mother:
     """One process that forks workers and knows how they ended."""
 
     def __init__(self, preload: Sequence[str]) -> None:
-        self._control, theirs = socket.socketpair()
-        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as she does
+        try:
+            self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as she does
+            self._control, theirs = socket.socketpair()
+        except OSError as exc:
+            raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
         path = os.pathsep.join(place for place in sys.path if place)  # what this process can import, the child can
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
@@ -164,8 +171,11 @@ class _Mother:
 
     def fork(self) -> "_Worker":
         """A fresh worker."""
-        jobs, theirs = socket.socketpair()
-        output, their_output = os.pipe()
+        try:
+            jobs, theirs = socket.socketpair()
+            output, their_output = os.pipe()
+        except OSError as exc:
+            raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
         try:
             socket.send_fds(self._control, [wire.pack({"fork": True})], [theirs.fileno(), their_output])
             answer = wire.receive(self._control)

@@ -10,7 +10,8 @@ All of it is found by what it has; where anything looks different, nothing is ta
 import dataclasses
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from jitwarm.contract.config import WarmupConfig
@@ -20,6 +21,7 @@ from jitwarm.hookspecs import hookimpl
 from jitwarm.registry import Registry
 
 _PLUGIN = "vllm"
+_TAKEN = "_jitwarm_taken"
 
 Registration = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -38,6 +40,7 @@ class AdoptedKernel:
     Attributes:
         name: Its import path, if the object is found there; else its class's name.
         import_path: `module:attribute` where a compile process finds it, or empty.
+        source_module: The module that defines its class.
         is_local: Whether its keys mean something in this process only, so that they are compiled here.
     """
 
@@ -45,6 +48,7 @@ class AdoptedKernel:
         place = _import_place(kernel)
         self.name = ".".join(place) if place else f"{type(kernel).__qualname__}#{n}"
         self.is_autotuned = bool(getattr(kernel, "_run_autotune", False))
+        self.source_module = type(kernel).__module__
         self._kernel = kernel
         self._registrations = registrations
         self._vllm_config = vllm_config
@@ -101,21 +105,31 @@ class _Adopted:
         return sorted(self._kernels, key=lambda kernel: kernel.is_autotuned)
 
 
-def adopt(worker: Any, registry: Registry) -> int:
-    """Move what a worker's runner has registered into our registry, if vLLM would warm it up.
+@contextmanager
+def adopted(worker: Any, registry: Registry) -> Iterator[int]:
+    """While entered, what a worker's runner has registered is in our registry, if vLLM would warm it up.
 
-    Returns:
-        The number of kernels that were taken over.
+    What we took is handed back where our warm-up fails: then vLLM does its own. Yields the number of kernels taken over.
     """
     theirs = getattr(getattr(worker, "model_runner", None), "jit_warmup_registry", None)
     kernel_config = getattr(worker.vllm_config, "kernel_config", None)
     if theirs is None or not getattr(kernel_config, "enable_jit_warmup", False) or _is_cpu():
-        return 0
-    return take_over(theirs, registry)
+        yield 0
+        return
+    n_kernels = take_over(theirs, registry)
+    try:
+        yield n_kernels
+    except BaseException:
+        hand_back(theirs)
+        raise
+    if n_kernels and _PLUGIN not in registry.plugins:  # it was refused when its kernels were listed
+        hand_back(theirs)
 
 
 def take_over(theirs: Any, registry: Registry) -> int:
     """Move the registrations of one of vLLM's registries into ours; all of them, or none if they look strange.
+
+    They are also remembered on their registry: an elastic scale-up warms up once more, with the same ones.
 
     Args:
         theirs: A `JitWarmupRegistry`.
@@ -124,17 +138,26 @@ def take_over(theirs: Any, registry: Registry) -> int:
     Returns:
         The number of kernels that were taken over.
     """
-    registrations = getattr(theirs, "_registrations", None)
-    if not isinstance(registrations, dict) or not registrations or not all(map(_is_known, registrations.items())):
+    now = getattr(theirs, "_registrations", None)
+    if not isinstance(now, dict) or not all(map(_is_known, now.items())):
         return 0
+    registrations = {**getattr(theirs, _TAKEN, {}), **now}
     config = getattr(theirs, "vllm_config", None)
     kernels = [AdoptedKernel(kernel, list(rows), config, n) for n, (kernel, rows) in enumerate(registrations.items())]
+    if not kernels:
+        return 0
     version = getattr(sys.modules.get("vllm"), "__version__", "")
     registry.add(_PLUGIN, _Adopted(kernels), f"vllm {version}".strip())
     if _PLUGIN not in registry.plugins:
         return 0
-    registrations.clear()
+    setattr(theirs, _TAKEN, registrations)
+    now.clear()
     return len(kernels)
+
+
+def hand_back(theirs: Any) -> None:
+    """Give one of vLLM's registries back what was taken from it."""
+    theirs._registrations.update(vars(theirs).pop(_TAKEN, {}))  # noqa: SLF001 - where it was taken from
 
 
 def _is_known(item: tuple[Any, Any]) -> bool:

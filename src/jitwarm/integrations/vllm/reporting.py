@@ -31,7 +31,7 @@ class Reporter:
     """
 
     def __init__(self, worker: Any, *, is_verbose: bool) -> None:
-        self._rank = worker.rank
+        self._start = str(getattr(worker.vllm_config, "instance_id", ""))
         self._is_verbose = is_verbose
         self._has_bar = worker.rank == 0 and not _data_parallel_rank(worker) and not is_verbose  # one or the other
         self._n_keys = 0
@@ -39,7 +39,13 @@ class Reporter:
         self._bar: Any = None
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        """Take one event into account."""
+        """Take one event into account. Never raises: a bar that cannot be drawn is given up."""
+        try:
+            self._show(event)
+        except Exception:  # noqa: BLE001 - as said
+            self._bar, self._has_bar = None, False
+
+    def _show(self, event: Mapping[str, Any]) -> None:
         name = event["event"]
         if name == "key_planned":
             self._n_keys += 1
@@ -59,7 +65,7 @@ class Reporter:
         if self._bar is not None:
             self._bar.close()
         report = session.report
-        node = _Node(session)
+        node = _Node(session, self._start)
         for line in complaints(report):
             node.say(logging.WARNING, line)
         n_warm = sum(n for outcome, n in report.outcomes.items() if outcome in _WARM)
@@ -79,17 +85,23 @@ class Reporter:
 
 
 class _Node:
-    """The ranks on one node, as far as they share the run's directory."""
+    """The ranks on one node, as far as they share the run's directory: those of one engine.
 
-    def __init__(self, session: Session) -> None:
+    Args:
+        session: The run.
+        start: Names this start of the engine, for two may share a run's name.
+    """
+
+    def __init__(self, session: Session, start: str) -> None:
         self._directory = session.root / "events" / session.log.run
+        self._start = start
 
     def say(self, level: int, text: str, mark: str = "") -> None:
         """Log `text`, unless another rank of this node has said it, or what has the same mark."""
         log.log(level if self._is_first(mark or text) else logging.DEBUG, "jitwarm: %s", text)
 
     def _is_first(self, mark: str) -> bool:
-        name = f".said-{os.uname().nodename}-{hashlib.sha256(mark.encode()).hexdigest()[:16]}"
+        name = f".said-{os.uname().nodename}-{hashlib.sha256(f'{self._start} {mark}'.encode()).hexdigest()[:16]}"
         try:
             os.close(os.open(self._directory / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:

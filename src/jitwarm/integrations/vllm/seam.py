@@ -54,8 +54,11 @@ def _wrap_worker(wrapper: Any) -> None:
 
     @functools.wraps(original)
     def compile_or_warm_up_model(self: Any, *args: Any, **kwargs: Any) -> Any:
-        from jitwarm.integrations.vllm import warmup  # noqa: PLC0415 - in workers only, and not before they warm up
-
+        try:
+            from jitwarm.integrations.vllm import warmup  # noqa: PLC0415 - in workers only, and not before they warm up
+        except Exception as exc:  # noqa: BLE001 - half an installation of ours is no reason not to start
+            complain(f"no warm-up: {type(exc).__name__}: {exc}")
+            return original(self, *args, **kwargs)
         watch = warmup.warm_worker(self)
         result = original(self, *args, **kwargs)
         watch.after_start(self)

@@ -1,10 +1,12 @@
 """The warm-up of one vLLM worker: configuration, session, outcome. Runs at the seam, and nowhere else."""
 
 import dataclasses
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from jitwarm.contract.config import LiveObjects, WarmupConfig
@@ -12,6 +14,7 @@ from jitwarm.engine.report import Report
 from jitwarm.errors import JitwarmError, WarmupFailedError, text_of
 from jitwarm.integrations.vllm import REGISTERED, adoption, complain
 from jitwarm.integrations.vllm.reporting import Reporter, complaints
+from jitwarm.roots import CACHE_VARIABLES, default_root
 from jitwarm.session import Session
 from jitwarm.settings import Asked, read_leniently
 
@@ -31,6 +34,14 @@ class Watch:
 
     def after_start(self, worker: Any) -> None:
         """Called when the worker's own warm-up is over."""
+        if self._session is None:
+            return
+        try:
+            self._note_start(worker)
+        except Exception as exc:  # noqa: BLE001 - notes never stop an engine
+            complain(f"the event log is incomplete: {text_of(exc)}")
+
+    def _note_start(self, worker: Any) -> None:
         if self._session is None:
             return
         if _is_armed() and not self._was_armed:
@@ -81,6 +92,7 @@ def _asked(vllm_config: Any) -> Asked:
 def _warm(worker: Any, asked: Asked) -> Session:
     settings = asked.settings
     config = WarmupConfig.from_vllm(worker.vllm_config, worker.rank, asked.config.extra)
+    _forget_default_caches()
     run_id = settings.run_id or str(getattr(worker.vllm_config, "instance_id", ""))
     reporter = Reporter(worker, is_verbose=settings.verbose)
     session = Session(
@@ -103,10 +115,9 @@ def _warm(worker: Any, asked: Asked) -> Session:
 
 def _run(worker: Any, session: Session) -> None:
     session.log.emit("registered", **{f"at_{name}": value for name, value in REGISTERED.items()})
-    with LiveObjects(worker.get_model(), getattr(worker, "model_runner", None)):
+    adopts = adoption.adopted(worker, session.registry) if session.asked.settings.adopt else nullcontext()
+    with LiveObjects(worker.get_model(), getattr(worker, "model_runner", None)), adopts:
         with _phase(session, "plan"):
-            if session.asked.settings.adopt:
-                adoption.adopt(worker, session.registry)
             plan = session.plan(will_run=True)
         with _phase(session, "warmup"):
             session.run(plan)
@@ -124,6 +135,13 @@ def _phase(session: Session, name: str) -> Iterator[None]:
         yield
     finally:
         session.log.emit("phase_end", phase=name)
+
+
+def _forget_default_caches() -> None:
+    """Take back what `register` set before settings were known: the session places the caches under its own root."""
+    for variable, directory in CACHE_VARIABLES.items():
+        if os.environ.get(variable) == str(Path(default_root()) / directory):
+            del os.environ[variable]
 
 
 def _additional_config(vllm_config: Any) -> dict[str, Any]:
@@ -178,7 +196,10 @@ def _once_after(worker: Any, method: str, note: Callable[[], None]) -> None:
     def once(*args: Any, **kwargs: Any) -> Any:
         vars(worker).pop(method, None)
         result = original(*args, **kwargs)
-        note()
+        try:
+            note()
+        except Exception as exc:  # noqa: BLE001 - notes never stop an engine
+            complain(f"the event log is incomplete: {text_of(exc)}")
         return result
 
     setattr(worker, method, once)
