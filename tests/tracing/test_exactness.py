@@ -4,10 +4,7 @@ import inspect
 import itertools
 
 import idioms
-import programs
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from idioms import IDIOMS, Key
 
 from jitwarm import Choices, IntRange, encode_key, trace, trace_dispatch
@@ -63,20 +60,6 @@ def test_every_witness_reaches_its_key(dispatch):
     found = trace(dispatch, m=IntRange(1, 2049), **SMALL)
     for index, key in enumerate(found.keys):
         assert encode_key(dispatch(**found.witness(index))) == encode_key(key)
-
-
-@given(seed=st.integers(2_000_000_000, 3_000_000_000))
-@settings(max_examples=400, deadline=None)
-def test_random_programs_agree_with_brute_force(seed):
-    """`python tests/support/programs.py SEED COUNT` is the soak of the same check."""
-    complaint = programs.check(seed)
-    assert complaint is None, complaint
-
-
-@pytest.mark.parametrize("seed", range(1000))
-def test_a_fixed_set_of_programs_agrees_with_brute_force(seed):
-    complaint = programs.check(seed)
-    assert complaint is None, complaint
 
 
 # --- several large inputs ----------------------------------------------------------------------------------------------

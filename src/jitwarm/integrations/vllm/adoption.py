@@ -53,9 +53,9 @@ class AdoptedKernel:
         self._registrations = registrations
         self._vllm_config = vllm_config
         self._local: dict[LocalKey, Any] = {}
-        self.is_local = False
         # What launches to tune, and what is not importable, is compiled where it was registered.
         self.import_path = ":".join(place) if place and not self.is_autotuned else ""
+        self.is_local = not self.import_path
 
     @property
     def CompileKey(self) -> type:  # noqa: N802 - the name of the contract
