@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jitwarm.contract.backend import Backend, Finding
 from jitwarm.contract.target import Target
+from jitwarm.environment import is_disabled
 
 PLUGIN = "jitwarm"  # our name in the group vllm.general_plugins
 
@@ -57,7 +58,7 @@ def _vllm() -> Iterator[Finding]:
         yield Finding(
             "vllm plugin", "warning", f"VLLM_PLUGINS={allowed!r} leaves jitwarm out", f"set VLLM_PLUGINS={wanted}"
         )
-    elif os.environ.get("JITWARM_DISABLE", "").strip().lower() in {"1", "true", "yes", "on", "all"}:
+    elif is_disabled():
         yield Finding("vllm plugin", "warning", "switched off by JITWARM_DISABLE", "unset it to have kernels warmed")
     else:
         yield Finding("vllm plugin", "ok", "vLLM loads it in each of its processes")

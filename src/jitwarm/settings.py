@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from jitwarm.contract.config import AttentionGroup, MoELayer, WarmupConfig
+from jitwarm.environment import OFF, ON, default_root
 from jitwarm.errors import SettingsError
-from jitwarm.roots import default_root
 
 T = TypeVar("T")
-_TRUE, _FALSE = frozenset({"1", "true", "yes", "on", "all"}), frozenset({"", "0", "false", "no", "off"})
 _POLICIES = ("warn", "strict")
 _SECONDS = frozenset({"lock_timeout_s", "time_budget_s", "key_timeout_s", "plan_timeout_s"})
 _SWITCHES = frozenset({"manage_caches", "isolate", "adopt", "verbose"})
@@ -301,13 +300,13 @@ def _value_of(name: str, text: str) -> Any:
     if name == "plugins":
         return _globs(text)
     if name == "disable":
-        return ("*",) if word in _TRUE else () if word in _FALSE else _globs(text)
+        return ("*",) if word in ON else () if word in OFF else _globs(text)
     if name in _SECONDS:
         return _seconds(name, text)
     if name in _SWITCHES:
-        if word not in _TRUE | _FALSE:
+        if word not in ON | OFF:
             raise SettingsError(f"JITWARM_{name.upper()}={text}", "give 1 or 0")
-        return word in _TRUE
+        return word in ON
     if name == "workers":
         if not word.isdecimal() or int(word) < 1:
             raise SettingsError(f"JITWARM_WORKERS={text}", "give a number of processes, 1 or more")

@@ -113,20 +113,41 @@ def test_a_second_warmup_of_a_worker_adopts_the_same_kernels_and_new_ones(regist
         kernels.FILL.register_warmup(values=(1,))
     assert take_over(registry, Registry()) == 1
     with registry.activate():
+        kernels.FILL.register_warmup(values=(2,))
         kernels.OPAQUE.register_warmup(values=(8,))
     assert take_over(registry, Registry()) == 2
     assert len(registry) == 0
+    adoption.hand_back(registry)
+    assert [len(rows) for rows in registry._registrations.values()] == [2, 1]
 
 
-def test_where_our_warmup_fails_vllm_gets_its_kernels_back(registry, kernels, monkeypatch):
-    monkeypatch.setattr(adoption, "_is_cpu", lambda: False)  # stands for a GPU worker
+@pytest.fixture
+def worker(registry, kernels, monkeypatch):
+    """Stands for a GPU worker, which cannot be here; its registry is vLLM's own."""
+    monkeypatch.setattr(adoption, "_is_cpu", lambda: False)
     with registry.activate():
         kernels.FILL.register_warmup(values=(1,))
-    worker = types.SimpleNamespace(
+    return types.SimpleNamespace(
         model_runner=types.SimpleNamespace(jit_warmup_registry=registry),
         vllm_config=types.SimpleNamespace(kernel_config=types.SimpleNamespace(enable_jit_warmup=True)),
     )
 
+
+def test_without_jit_warmup_vllm_keeps_its_kernels(worker, registry):
+    worker.vllm_config.kernel_config.enable_jit_warmup = False
+    with adoption.adopted(worker, Registry()) as n_kernels:
+        assert n_kernels == 0
+    assert len(registry) == 1
+
+
+def test_on_a_cpu_vllm_keeps_its_kernels(worker, registry, monkeypatch):
+    monkeypatch.undo()  # this is a CPU
+    with adoption.adopted(worker, Registry()) as n_kernels:
+        assert n_kernels == 0
+    assert len(registry) == 1
+
+
+def test_where_our_warmup_fails_vllm_gets_its_kernels_back(worker, registry):
     def warm_up():
         with adoption.adopted(worker, Registry()) as n_kernels:
             assert (n_kernels, len(registry)) == (1, 0)

@@ -23,6 +23,10 @@ def in_order(events):
     return sorted((name for name in ORDER if name in places), key=places.get)
 
 
+def planned_keys(events):
+    return [event for event in events if event["event"] == "key_planned"]
+
+
 def test_every_kernel_is_warm_before_the_monitor_is_armed(start_engine):
     """All three DSLs; and vLLM's monitor, armed in error mode, lets warmed kernels pass and stops others."""
     calls = [
@@ -51,8 +55,11 @@ def test_every_kernel_is_warm_before_the_monitor_is_armed(start_engine):
         assert dsl.lower() in answer.lower()
         assert "during inference" in answer
 
+    assert sum(": compiled in " in line for line in started.lines) == len(
+        planned_keys(worker)
+    )  # verbose: a line per key
     [summary] = [line for line in started.lines if "keys warm" in line]
-    n_keys = sum(event["event"] == "key_planned" for event in worker)
+    n_keys = len(planned_keys(worker))
     assert f"{n_keys} of {n_keys} keys warm for cuda:90" in summary
 
 
@@ -107,6 +114,8 @@ def test_two_ranks_compile_each_key_once(start_engine):
     compiled = [(event["kernel"], event["key"]) for event in started.all("compile")]
     assert len(compiled) == len(set(compiled)) == 6
     assert sum("keys warm" in line for line in started.lines) == 2  # the ranks' plans differ: one line for each
+    assert "jitwarm (6 keys)" in started.log  # the first rank's progress bar,
+    assert "jitwarm (5 keys)" not in started.log  # and no other
 
 
 @pytest.mark.parametrize("given", ["jitwarm", "some_other_plugin", ""])

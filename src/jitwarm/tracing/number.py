@@ -272,24 +272,6 @@ class Number(Symbol):
             raise TypeError(f"'{type(value).__name__}' object cannot be interpreted as an integer")
         return value
 
-    def __int__(self) -> int:
-        return int(self.concrete())
-
-    def __float__(self) -> float:
-        return float(self.concrete())
-
-    def __str__(self) -> str:
-        return str(self.concrete())
-
-    def __repr__(self) -> str:
-        return repr(self.concrete())
-
-    def __format__(self, spec: str) -> str:
-        return format(self.concrete(), spec)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.concrete(), name)
-
 
 def _by_relation(relation: str, negated: bool, left: Any, right: Any) -> Any:
     """A comparison as Python does it; what it cannot compare raises the error that the author would see."""

@@ -25,6 +25,24 @@ class Symbol:
         """Narrow the box until there is one value, and return it."""
         raise NotImplementedError
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.concrete(), name)
+
+    def __int__(self) -> int:
+        return int(self.concrete())
+
+    def __float__(self) -> float:
+        return float(self.concrete())
+
+    def __str__(self) -> str:
+        return str(self.concrete())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.concrete(), spec)
+
+    def __repr__(self) -> str:
+        return repr(self.concrete())
+
 
 def by_value(name: str) -> Callable[..., Any]:
     """A method that makes the symbol concrete and then asks the value."""
@@ -53,9 +71,6 @@ class ByValue(Symbol):
 
     __slots__ = ()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.concrete(), name)
-
     def __bool__(self) -> bool:
         return bool(self.concrete())
 
@@ -80,21 +95,6 @@ class ByValue(Symbol):
 
     def __index__(self) -> int:
         return operator.index(self.concrete())
-
-    def __int__(self) -> int:
-        return int(self.concrete())
-
-    def __float__(self) -> float:
-        return float(self.concrete())
-
-    def __str__(self) -> str:
-        return str(self.concrete())
-
-    def __format__(self, spec: str) -> str:
-        return format(self.concrete(), spec)
-
-    def __repr__(self) -> str:
-        return repr(self.concrete())
 
     def __round__(self, *args: Any) -> Any:
         return round(self.concrete(), *args)

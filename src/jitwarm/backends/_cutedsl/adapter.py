@@ -12,7 +12,7 @@ from jitwarm.backends._cutedsl.kernel import CuteKernel
 from jitwarm.backends.packages import installed_version, missing_package
 from jitwarm.contract.backend import Backend, CompileCount
 from jitwarm.contract.target import Target, Toolchain
-from jitwarm.roots import CACHE_VARIABLES
+from jitwarm.environment import CACHE_VARIABLES
 
 _FIRST_OFFLINE = (4, 5, 3)
 _MIN_ARCH = 80

@@ -15,7 +15,7 @@ from jitwarm.backends._tilelang.kernel import TileLangKernel
 from jitwarm.backends.packages import installed_version, missing_package
 from jitwarm.contract.backend import Backend, CompileCount, Finding
 from jitwarm.contract.target import Target, Toolchain
-from jitwarm.roots import CACHE_VARIABLES
+from jitwarm.environment import CACHE_VARIABLES
 
 _PIP = "pip install 'nvidia-cuda-nvcc>=13' nvidia-cuda-cccl nvidia-cuda-crt nvidia-cuda-runtime nvidia-nvvm"
 

@@ -13,8 +13,8 @@ from jitwarm.backends._triton.kernel import TritonKernel
 from jitwarm.backends.packages import installed_version, missing_package
 from jitwarm.contract.backend import Backend, CompileCount, Finding
 from jitwarm.contract.target import Target, Toolchain
+from jitwarm.environment import CACHE_VARIABLES
 from jitwarm.errors import UnsupportedTargetError
-from jitwarm.roots import CACHE_VARIABLES
 
 
 class TritonBackend(Backend):

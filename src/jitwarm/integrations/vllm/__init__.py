@@ -7,12 +7,10 @@ The way through this package: `register` (in every process, some milliseconds) -
 import os
 import time
 
-from jitwarm.roots import CACHE_VARIABLES, default_root
+from jitwarm.environment import CACHE_VARIABLES, default_root, is_disabled, manages_caches
 
 # When and where `register` ran; the event log is opened much later, in a worker, and told then.
 REGISTERED: dict[str, int] = {}
-
-_OFF = frozenset({"1", "true", "yes", "on", "all"})
 
 
 def register() -> None:
@@ -24,7 +22,7 @@ def register() -> None:
     Side effects: `WorkerWrapperBase.init_device` of vLLM is wrapped; the compilers' cache variables are set in `os.environ` where
     they are unset, for otherwise torch's Inductor moves Triton's directory while memory is profiled.
     """
-    if os.environ.get("JITWARM_DISABLE", "").strip().lower() in _OFF:
+    if is_disabled():
         return
     try:
         from jitwarm.integrations.vllm import seam  # noqa: PLC0415 - nothing where we are switched off
@@ -46,7 +44,7 @@ def complain(text: str) -> None:
 
 def _place_caches() -> None:
     """Point the compilers' caches under our root before anyone else moves them; a user's value wins."""
-    if os.environ.get("JITWARM_MANAGE_CACHES", "").strip().lower() in {"0", "false", "no", "off"}:
+    if not manages_caches():
         return
     for variable, directory in CACHE_VARIABLES.items():
         os.environ.setdefault(variable, os.path.join(default_root(), directory))  # noqa: PTH118 - pathlib costs milliseconds

@@ -141,7 +141,7 @@ def take_over(theirs: Any, registry: Registry) -> int:
     now = getattr(theirs, "_registrations", None)
     if not isinstance(now, dict) or not all(map(_is_known, now.items())):
         return 0
-    registrations = {**getattr(theirs, _TAKEN, {}), **now}
+    registrations = _merged(getattr(theirs, _TAKEN, {}), now)
     config = getattr(theirs, "vllm_config", None)
     kernels = [AdoptedKernel(kernel, list(rows), config, n) for n, (kernel, rows) in enumerate(registrations.items())]
     if not kernels:
@@ -157,7 +157,13 @@ def take_over(theirs: Any, registry: Registry) -> int:
 
 def hand_back(theirs: Any) -> None:
     """Give one of vLLM's registries back what was taken from it."""
-    theirs._registrations.update(vars(theirs).pop(_TAKEN, {}))  # noqa: SLF001 - where it was taken from
+    taken = vars(theirs).pop(_TAKEN, {})
+    theirs._registrations.update(_merged(taken, theirs._registrations))  # noqa: SLF001 - where it was taken from
+
+
+def _merged(before: dict[Any, list[Registration]], now: dict[Any, list[Registration]]) -> dict[Any, list[Registration]]:
+    """Every kernel with all its rows; equal rows give equal keys, which are planned once."""
+    return {kernel: [*before.get(kernel, ()), *now.get(kernel, ())] for kernel in {**before, **now}}
 
 
 def _is_known(item: tuple[Any, Any]) -> bool:

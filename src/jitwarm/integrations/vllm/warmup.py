@@ -11,10 +11,10 @@ from typing import Any
 
 from jitwarm.contract.config import LiveObjects, WarmupConfig
 from jitwarm.engine.report import Report
+from jitwarm.environment import CACHE_VARIABLES, default_root
 from jitwarm.errors import JitwarmError, WarmupFailedError, text_of
 from jitwarm.integrations.vllm import REGISTERED, adoption, complain
 from jitwarm.integrations.vllm.reporting import Reporter, complaints
-from jitwarm.roots import CACHE_VARIABLES, default_root
 from jitwarm.session import Session
 from jitwarm.settings import Asked, read_leniently
 
@@ -147,8 +147,11 @@ def _forget_default_caches() -> None:
 def _additional_config(vllm_config: Any) -> dict[str, Any]:
     """What was given as `--additional-config '{"jitwarm": {...}}'`."""
     given = getattr(vllm_config, "additional_config", None)
-    own = given.get("jitwarm") if isinstance(given, dict) else None
-    return own if isinstance(own, dict) else {}
+    own = given.get("jitwarm", {}) if isinstance(given, dict) else {}
+    if isinstance(own, dict):
+        return own
+    complain(f'setting additional_config["jitwarm"] is {own!r}, no table: left out')
+    return {}
 
 
 def _n_ranks_on_node(vllm_config: Any) -> int:

@@ -1,4 +1,4 @@
-"""Where the store lies if nobody says so, and where each compiler's cache lies in it.
+"""What of the environment is looked at before anything else: switches, where the store lies, where the compilers' caches lie.
 
 Imports nothing but `os`: vLLM loads this in each of its processes, and pays for every import.
 """
@@ -6,8 +6,19 @@ Imports nothing but `os`: vLLM loads this in each of its processes, and pays for
 import os
 from collections.abc import Mapping
 
+ON, OFF = frozenset({"1", "true", "yes", "on", "all"}), frozenset({"", "0", "false", "no", "off"})
 # The compilers' own variables, and the directory below the store's root that each should name.
 CACHE_VARIABLES = {"TRITON_CACHE_DIR": "triton", "TILELANG_CACHE_DIR": "tilelang", "CUTE_DSL_CACHE_DIR": "cutedsl"}
+
+
+def is_disabled(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `JITWARM_DISABLE` switches everything off."""
+    return environ.get("JITWARM_DISABLE", "").strip().lower() in ON | {"*"}
+
+
+def manages_caches(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the compilers' caches are ours to place: unless `JITWARM_MANAGE_CACHES` says no; set and empty says nothing."""
+    return environ.get("JITWARM_MANAGE_CACHES", "").strip().lower() not in OFF - {""}
 
 
 def default_root(environ: Mapping[str, str] = os.environ) -> str:
