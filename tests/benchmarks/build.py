@@ -16,7 +16,7 @@ import tempfile
 import time
 from importlib.metadata import version
 
-from jitwarm.engine.cpus import usable_cpus
+from jitwarm.engine.container import usable_cpus
 
 # Keys that take some twenty seconds one after the other, or more.
 SIZES = {

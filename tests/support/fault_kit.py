@@ -48,7 +48,14 @@ class Faulty:
 
     def compile(self, key):
         note(key.what)
-        DOES[key.what]()
+        word, _, rest = key.what.partition(" ")
+        if word == "builds" and rest:
+            builds(key.what)
+        elif word == "sleeps" and rest:  # "sleeps 6 s"
+            time.sleep(float(rest.split()[0]))
+            builds(key.what)
+        else:
+            DOES[key.what]()
 
 
 @hookimpl
@@ -74,9 +81,9 @@ def notes():
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def session(root, *does, listeners=(), **settings):
-    """A server's session over the installed plugin, with these keys in this order."""
-    asked = Asked(WarmupConfig(extra={"faulty": {"does": list(does)}}), Settings(plugins=("faulty",), **settings))
+def session(root, *does, listeners=(), plugin="faulty", **settings):
+    """A server's session over an installed plugin, with these keys in this order."""
+    asked = Asked(WarmupConfig(extra={plugin: {"does": list(does)}}), Settings(plugins=(plugin,), **settings))
     return Session(asked, Target("cuda", "90"), root=Path(root), listeners=listeners)
 
 
@@ -167,6 +174,11 @@ def dies_of_a_signal_without_a_name():
     os.kill(os.getpid(), signal.SIGRTMIN + 3)
 
 
+def tells_its_priority():
+    note("priority", priority=os.nice(0))
+    builds("tells its priority")
+
+
 def spins():
     while True:
         pass
@@ -211,7 +223,6 @@ def starts_a_process_and_ends():
 
 DOES = {
     "builds": builds,
-    "builds too": lambda: builds("builds too"),
     "meets one": lambda: meets("meets another", "meets one"),
     "meets another": lambda: meets("meets one", "meets another"),
     "returns": lambda: None,
@@ -228,6 +239,7 @@ DOES = {
     "dies of a signal without a name": dies_of_a_signal_without_a_name,
     "sleeps": lambda: time.sleep(600),
     "spins": spins,
+    "tells its priority": tells_its_priority,
     "prints megabytes": prints_megabytes,
     "prints and ends": prints_and_ends,
     "prints to stdout and ends": prints_to_stdout_and_ends,

@@ -13,6 +13,7 @@ socket close, and ends her workers and herself.
 
 import contextlib
 import os
+import re
 import selectors
 import signal
 import socket
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jitwarm.engine import wire
@@ -35,6 +37,22 @@ _START_TIMEOUT_S = 120.0  # a mother imports a compiler, on a node that may be b
 _END_TIMEOUT_S = 2.0
 _TAIL_BYTES = 4096
 _N_LINES = 8
+_OUT_OF_MEMORY = re.compile(r"MemoryError|bad_alloc|out of memory|cannot allocate", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one compile process may take.
+
+    Attributes:
+        memory_bytes: Of private memory; a compile that wants more fails. None means no limit.
+        max_jobs: After so many keys a fresh process takes its place, because compilers keep memory that they no longer need.
+        nice: Added to its scheduling priority: 19 gives way to everything else.
+    """
+
+    memory_bytes: int | None = None
+    max_jobs: int = 100
+    nice: int = 0
 
 
 class Workers:
@@ -43,21 +61,30 @@ class Workers:
     Args:
         modules: What the mother of a backend, given by name, imports before she forks.
         emit: Receives `child_start` and `child_end`.
+        limits: Of each compile process.
+
+    Attributes:
+        limits: As given.
     """
 
-    def __init__(self, modules: Callable[[str], Sequence[str]], emit: Callable[..., None]) -> None:
+    def __init__(
+        self, modules: Callable[[str], Sequence[str]], emit: Callable[..., None], limits: Limits = Limits()
+    ) -> None:
         self._modules = modules
         self._emit = emit
+        self.limits = limits
         self._families: dict[str, _Family] = {}
         self._is_closed = False
 
-    def build(self, job: Job, backend: str | None, timeout_s: float) -> Answer:
+    def build(self, job: Job, backend: str | None, timeout_s: float, lock: int | None = None) -> Answer:
         """Build one key in a worker, and wait for it.
 
         Args:
             job: What to build.
             backend: Whose mother to ask; None for a kernel that no adapter knows.
             timeout_s: Then the worker is killed.
+            lock: The descriptor of the key's lock. The worker holds it, too: were this process killed, nobody else builds
+                the key while the worker still does.
 
         Raises:
             WorkersUnavailableError: No process can be started.
@@ -67,27 +94,51 @@ class Workers:
         family = self._families.setdefault(backend or "", _Family())
         worker = self._take(family, backend)
         try:
-            answer = worker.ask(job, timeout_s)
+            answer = worker.ask(job, timeout_s, lock)
         except BaseException as exc:  # also an interrupt: then nobody waits for the answer
-            with family.lock:
-                family.busy.discard(worker)
-                worker.kill()
-                end = family.mother.describe_end(worker.pid) if family.mother else ""
-            self._emit("child_end", child=worker.pid, why=str(exc).partition("\n")[0] or type(exc).__name__)
+            end = self._discard(family, worker, str(exc).partition("\n")[0] or type(exc).__name__)
             if isinstance(exc, WorkerDiedError):
-                raise WorkerDiedError(f"{exc.message}{end}", exc.hint) from exc
+                raise WorkerDiedError(f"{exc.message}{end}", self._with_limit(exc.hint)) from exc
             raise
+        if answer.status == "died":
+            self._discard(family, worker, answer.error)
+            raise WorkerDiedError("the compile process ran out of memory", self._with_limit(answer.error))
+        if worker.n_jobs >= self.limits.max_jobs:
+            self._discard(family, worker, f"has built {worker.n_jobs} keys")
+            return answer
         with family.lock:
             family.busy.discard(worker)
             family.idle.append(worker)
         return answer
+
+    def _discard(self, family: "_Family", worker: "_Worker", why: str) -> str:
+        """End a worker. Returns how it ended, should it have done so by itself."""
+        with family.lock:
+            family.busy.discard(worker)
+            worker.kill()
+            end = family.mother.describe_end(worker.pid) if family.mother else ""
+        self._emit("child_end", child=worker.pid, why=why)
+        return end
+
+    def _with_limit(self, printed: str) -> str:
+        """What a compile process said at its end, and the limit that it may have met."""
+        if self.limits.memory_bytes is None or not _OUT_OF_MEMORY.search(printed):
+            return printed
+        limit = f"it may take {self.limits.memory_bytes / 2**30:.1f} GiB: raise JITWARM_WORKER_MEMORY_BYTES if it needs more"
+        return f"{limit}\n{printed}"
 
     def prestart(self, backend: str | None) -> None:
         """Let a mother begin with her imports; whoever forks first waits for the rest of them. Never raises."""
         family = self._families.setdefault(backend or "", _Family())
         with family.lock, contextlib.suppress(WorkersUnavailableError):
             if family.mother is None and not self._is_closed:
-                family.mother = _Mother(self._modules(backend or ""))
+                family.mother = _Mother(self._modules(backend or ""), self.limits)
+
+    def reopen(self, limits: Limits) -> None:
+        """After `close`, take jobs again, with these limits."""
+        self.limits = limits
+        self._families = {}
+        self._is_closed = False
 
     def close(self) -> None:
         """End every process, those that work at once; no further job is taken."""
@@ -123,7 +174,7 @@ class Workers:
                 return family.mother.fork()
             except WorkersUnavailableError:
                 family.mother = None  # she has died meanwhile: once more, with another
-        family.mother = _Mother(self._modules(backend or ""))
+        family.mother = _Mother(self._modules(backend or ""), self.limits)
         try:
             return family.mother.fork()
         except WorkersUnavailableError:
@@ -144,7 +195,8 @@ class _Family:
 class _Mother:
     """One process that forks workers and knows how they ended."""
 
-    def __init__(self, preload: Sequence[str]) -> None:
+    def __init__(self, preload: Sequence[str], limits: Limits) -> None:
+        self._limits = limits
         try:
             self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as she does
             self._control, theirs = socket.socketpair()
@@ -177,7 +229,11 @@ class _Mother:
         except OSError as exc:
             raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
         try:
-            socket.send_fds(self._control, [wire.pack({"fork": True})], [theirs.fileno(), their_output])
+            socket.send_fds(
+                self._control,
+                [wire.pack({"memory_bytes": self._limits.memory_bytes, "nice": self._limits.nice})],
+                [theirs.fileno(), their_output],
+            )
             answer = wire.receive(self._control)
             pid = answer["pid"] if answer else None
         except (OSError, WorkerDiedError):
@@ -236,16 +292,18 @@ class _Worker:
 
     def __init__(self, pid: int, jobs: socket.socket, output: int) -> None:
         self.pid = pid
+        self.n_jobs = 0
         self._jobs = jobs
         self._output = output
         self._tail = b""
 
-    def ask(self, job: Job, timeout_s: float) -> Answer:
+    def ask(self, job: Job, timeout_s: float, lock: int | None) -> Answer:
         """Send one job and wait for its answer. What the compilers print meanwhile is read, and its end kept for an error."""
         deadline = time.monotonic() + timeout_s
         self._tail = b""
+        self.n_jobs += 1
         try:
-            wire.send(self._jobs, job.to_json())
+            wire.send(self._jobs, job.to_json(), () if lock is None else (lock,))
             self._await_answer(deadline, timeout_s)
             self._jobs.settimeout(max(deadline - time.monotonic(), 1.0))
             record = wire.receive(self._jobs)
