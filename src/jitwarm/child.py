@@ -7,6 +7,7 @@ built-in policy for the one plugin that its jobs name, and builds keys into the 
 
 import contextlib
 import importlib
+import json
 import os
 import resource
 import select
@@ -34,9 +35,11 @@ _POLL_S = 1.0
 
 
 def main() -> None:
-    """Be a mother until the control socket closes."""
+    """Be a mother until the control socket closes; or build one key, in the foreground, and end."""
     if len(sys.argv) < 2:  # noqa: PLR2004 - program and socket
         sys.exit("jitwarm.child is started by jitwarm; nothing to do by hand")
+    if sys.argv[1] == "--job":
+        sys.exit(_build_one(Path(sys.argv[2])))
     _widen_affinity()
     _be_killed_first()
     for module in sys.argv[2:]:
@@ -130,6 +133,16 @@ def _answer_jobs(sock: socket.socket) -> None:
         for lock in locks:
             os.close(lock)
         wire.send(sock, answer.to_json())
+
+
+def _build_one(file: Path) -> str | None:
+    """Build the one key of a file. Returns what went wrong, for `sys.exit`."""
+    job = Job.from_json(json.loads(file.read_text(encoding="utf-8")))
+    answer = _Builder().answer(job)
+    if answer.status != "built":
+        return f"{answer.status}: {answer.error}"
+    print(f"built in {answer.seconds:.2f} s, {answer.n_compiles} compiler runs; it is in {job.root}")  # noqa: T201 - for a person
+    return None
 
 
 class _Builder:

@@ -24,6 +24,7 @@ from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
 from jitwarm.engine.schedule import ExpectedSeconds, Item, first_of_each_first, longest_first
 from jitwarm.engine.workers import Limits, Workers
+from jitwarm.environment import compiler_variables
 from jitwarm.errors import (
     InvalidKernelError,
     KeySpaceTooLargeError,
@@ -114,6 +115,8 @@ class Session:
         self.log.emit("config", config=dataclasses.asdict(self.asked.config))
         self.registry.load_installed()
         self.log.emit("plugins_left_out", plugins=self.registry.left_out)
+        self.log.emit("backends", plugins={b.name: self.registry.owner_of(b.name) for b in self.registry.backends})
+        self.log.emit("environment", variables=compiler_variables())
         self._place_caches(insist=self._insists)
         self._check_extra()
         self.kernels = self.registry.kernels(self.asked.config, self.target)

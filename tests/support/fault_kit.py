@@ -54,6 +54,8 @@ class Faulty:
         elif word == "sleeps" and rest:  # "sleeps 6 s"
             time.sleep(float(rest.split()[0]))
             builds(key.what)
+        elif word == "shows":
+            note(key.what, value=os.environ.get(rest))
         else:
             DOES[key.what]()
 

@@ -40,6 +40,12 @@ _N_LINES = 8
 _OUT_OF_MEMORY = re.compile(r"MemoryError|bad_alloc|out of memory|cannot allocate", re.IGNORECASE)
 
 
+def environment_of_child() -> dict[str, str]:
+    """The environment of a compile process: it sees no GPU, and can import what this process can."""
+    path = os.pathsep.join(place for place in sys.path if place)
+    return {**os.environ, **BLIND, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one compile process may take.
@@ -202,11 +208,10 @@ class _Mother:
             self._control, theirs = socket.socketpair()
         except OSError as exc:
             raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
-        path = os.pathsep.join(place for place in sys.path if place)  # what this process can import, the child can
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
                 [sys.executable, "-P", "-m", "jitwarm.child", str(theirs.fileno()), *preload],
-                env={**os.environ, **BLIND, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                env=environment_of_child(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,

@@ -20,6 +20,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from jitwarm.store.locks import has_locks, locked
 
 SCHEMA = 1
 _CHUNK_BYTES = 1 << 20
+_STALE_S = 3600.0  # nobody takes so long to write a file
 _MIN_DEPTH = 3  # <cache>/<entry>/<file>
 _ELSEWHERE = "name a directory of your own: --out, or JITWARM_CACHE_DIR"
 
@@ -210,7 +212,11 @@ class Store:
                 pass  # a directory that can be read but not written shows itself here, not in the middle of a compile
 
     def settle(self) -> None:
-        """Record the root's path. Called when every backend has mended what the move broke."""
+        """Record the root's path, and remove what killed writers left. Called when every backend has mended what a move broke."""
+        for path in self.root.glob("*/.*"):
+            with contextlib.suppress(OSError):
+                if path.is_file() and time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink()
         _write(self.root / "STORE.json", {"schema": SCHEMA, "root": str(self.root)})
 
 

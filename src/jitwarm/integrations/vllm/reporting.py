@@ -119,6 +119,7 @@ def complaints(report: Report) -> list[str]:
     refused += [f"{n} keys are not warm: {why}" for why, n in late.items()]
     cold = [
         f"{kernel.id} {f'[{row.label}] ' if row.digest else ''}is {row.outcome}: {row.error or 'no reason given'}"
+        + (f"\n  to try it alone: {repro}" if (repro := report.repro(row)) else "")
         for kernel in report.kernels.values()
         for row in kernel.rows
         if row.outcome not in _WARM and row.outcome != Outcome.SKIPPED.value
