@@ -142,12 +142,22 @@ class Session:
             ids = ", ".join(kernel.id for kernel in kernels)
             hint = "; ".join([f"kernels are {ids}" if ids else "no kernel is installed", *refused])
             raise UsageError(f"no kernel matches {kernel_glob!r}", hint)
-        if will_run and self._isolation and not any(self.root.glob("manifest/*.json")):
-            for backend in {kernel.backend for kernel in chosen}:
-                self._workers.prestart(backend)
+        if will_run and not any(self.root.glob("manifest/*.json")):
+            self.prestart(kernel.backend for kernel in chosen)
         plan = make_plan(chosen, self._list_keys_in_time, self.target)
         announce(plan, self.log.emit)
         return plan
+
+    def prestart(self, backends: Iterable[str | None], *, wait: bool = False) -> None:
+        """Let the compile processes of backends begin with their imports; with `wait`, until these are done.
+
+        Raises:
+            WorkersUnavailableError: With `wait`, no process can be started.
+        """
+        for backend in set(backends) if self._isolation else ():
+            self._workers.prestart(backend)
+            if wait:
+                self._workers.await_start(backend)
 
     def run(self, plan: Plan) -> Report:
         """Make every key of `plan` warm.

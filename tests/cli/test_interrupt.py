@@ -43,10 +43,10 @@ def test_an_interrupted_bake_leaves_nothing_and_the_next_one_goes_on(tmp_path, n
     root = tmp_path / "store"
     with bake(root, "starts a process and sleeps") as started:
         try:
-            wait_until(lambda: any("grandchild" in noted for noted in notes()), "a key is being compiled", 60)
-            wait_until(lambda: list(root.glob("manifest/*.json")), "a key of a real compiler is built", 120)
+            wait_until(lambda: any("grandchild" in noted for noted in notes()), "a key is being compiled", 240)
+            wait_until(lambda: list(root.glob("manifest/*.json")), "a key of a real compiler is built", 240)
             started.send_signal(number)
-            _, errors = started.communicate(timeout=30)
+            _, errors = started.communicate(timeout=120)
         finally:
             started.kill()
     assert started.returncode == status
@@ -62,7 +62,7 @@ def test_an_interrupted_bake_leaves_nothing_and_the_next_one_goes_on(tmp_path, n
         entry = json.loads(manifest.read_text())
         assert all((root / name).is_file() for name in entry["files"])
     with bake(root, "builds") as second:
-        report = json.loads(second.communicate(timeout=120)[0])
+        report = json.loads(second.communicate(timeout=240)[0])
     outcomes = {key["outcome"] for kernel in report["kernels"] for key in kernel["keys"]}
     assert outcomes <= {"compiled", "loaded"}
     assert "loaded" in outcomes

@@ -140,6 +140,18 @@ class Workers:
             if family.mother is None and not self._is_closed:
                 family.mother = _Mother(self._modules(backend or ""), self.limits)
 
+    def await_start(self, backend: str | None) -> None:
+        """Wait until a mother has done her imports and a first worker is there.
+
+        Raises:
+            WorkersUnavailableError: No process can be started.
+        """
+        family = self._families.setdefault(backend or "", _Family())
+        worker = self._take(family, backend)
+        with family.lock:
+            family.busy.discard(worker)
+            family.idle.append(worker)
+
     def reopen(self, limits: Limits) -> None:
         """After `close`, take jobs again, with these limits."""
         self.limits = limits
