@@ -1,10 +1,12 @@
 """Questions about installed packages that need no import of them."""
 
 import importlib.util
+from functools import cache
 
 import importlib_metadata
 
 
+@cache  # a process keeps the version that it has imported; asked for every key, the files would be read each time
 def installed_version(distribution: str) -> str:
     """The version of an installed distribution; `none` where it is not installed."""
     try:

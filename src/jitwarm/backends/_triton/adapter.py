@@ -22,7 +22,7 @@ class TritonBackend(Backend):
 
     name = "triton"
     cache_variables = {"TRITON_CACHE_DIR": CACHE_VARIABLES["TRITON_CACHE_DIR"]}  # noqa: RUF012 - never mutated
-    modules = ("triton", "triton.language", "triton.compiler")
+    modules = ("jitwarm.backends._triton.preload",)
     typical_compile_s = 0.5
 
     def missing(self) -> str:

@@ -4,6 +4,7 @@ What differs between them, and is known here only: the options that `JITFunction
 `device_caches`, and the stages-inspection hook, which is part of the in-process key from 3.8 on.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from jitwarm.errors import CompileError, InvalidKernelError, NoDeviceError, Unsu
 _SHARED_BYTES = {70: 98304, 75: 65536, 80: 166912, 86: 101376, 87: 166912, 89: 101376, 90: 232448, 100: 232448, 103: 232448,
                  110: 232448, 120: 101376, 121: 101376}  # fmt: skip
 _MAX_THREADS = 1024
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
 
 class OfflineDriver:
@@ -45,7 +47,12 @@ class OfflineDriver:
 
 
 def has_real_driver() -> bool:
-    """Whether Triton sees a GPU in this process."""
+    """Whether Triton sees a GPU in this process.
+
+    Where every GPU is hidden, as in a compile process, Triton is not asked: its answer begins with an import of torch.
+    """
+    if all(os.environ.get(name) == "" for name in _VISIBLE):
+        return False
     from triton.backends import backends
 
     return any(backend.driver.is_active() for backend in backends.values())
