@@ -14,7 +14,7 @@ from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
 from jitwarm.contract.keys import encode_key
 from jitwarm.contract.target import Target
 from jitwarm.engine.isolation import OVER_BUDGET
-from jitwarm.engine.jobs import Answer
+from jitwarm.engine.jobs import Answer, Origin
 from jitwarm.engine.source import source_digest
 from jitwarm.errors import (
     CompileError,
@@ -50,13 +50,14 @@ class _Job:
     target: Target
     involved: Sequence[Backend]
     fingerprint: str
+    origin: Origin
 
 
 class Isolation(Protocol):
     """Builds keys somewhere else than in this process."""
 
-    def build(self, kernel: RegisteredKernel, key: str, target: Target) -> Answer:
-        """Build one key, into the store. An answer whose status is `local` means: compile it here.
+    def build(self, kernel: RegisteredKernel, key: str, target: Target, *, origin: Origin) -> Answer:
+        """Build one key, into the store, from what `origin` names. An answer whose status is `local` means: compile it here.
 
         Raises:
             KeyTimeoutError: The compiler hung.
@@ -210,11 +211,16 @@ class BuiltinPolicy:
             _, n_compiled = self._build_here(job, self._intact(job))
         return n_compiled
 
+    def origin(self, kernel: Kernel, target: Target) -> Origin:
+        """What the artifacts of `kernel` are built from in this process."""
+        with self.pinned(kernel, target) as involved:
+            return _origin(self._records[id(kernel)], involved)
+
     def _job(self, kernel: Kernel, key: Any, target: Target, involved: Sequence[Backend]) -> "_Job":
         record, text = self._records[id(kernel)], encode_key(key)
-        toolchain = "; ".join(backend.toolchain().text() for backend in involved)
-        fingerprint = self._store.fingerprint(record.id, text, str(target), toolchain, source_digest(record))
-        return _Job(record, key, text, target, involved, fingerprint)
+        origin = _origin(record, involved)
+        fingerprint = self._store.fingerprint(record.id, text, str(target), origin.toolchain, origin.source)
+        return _Job(record, key, text, target, involved, fingerprint, origin)
 
     def _intact(self, job: "_Job") -> Entry | None:
         """The entry of a key, if it is there and whole; a damaged one is dropped."""
@@ -256,7 +262,7 @@ class BuiltinPolicy:
             raise QuarantinedError(f"not tried again, because earlier {why}", f"remove {path} to have it tried")
         self._emit("build_start", kernel=job.record.id, key=job.text)
         try:
-            answer = self._isolation.build(job.record, job.text, job.target)
+            answer = self._isolation.build(job.record, job.text, job.target, origin=job.origin)
         except (KeyTimeoutError, WorkerDiedError) as exc:
             why = exc.message.partition("\n")[0]
             record = {"kernel": job.record.id, "key": job.text, "target": str(job.target), "why": why}
@@ -361,6 +367,10 @@ class BuiltinPolicy:
             except LockTimeoutError as exc:
                 self._emit("lock_timeout", error=exc.message)
             yield
+
+
+def _origin(record: RegisteredKernel, involved: Sequence[Backend]) -> Origin:
+    return Origin("; ".join(backend.toolchain().text() for backend in involved), source_digest(record))
 
 
 def _pin(stack: ExitStack, backend: Backend, target: Target, *, is_sure: bool) -> bool:

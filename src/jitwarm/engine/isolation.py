@@ -9,11 +9,19 @@ from pathlib import Path
 from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import RegisteredKernel
 from jitwarm.contract.target import Target
-from jitwarm.engine.jobs import Answer, Job
+from jitwarm.engine.jobs import Answer, Job, Origin
 from jitwarm.engine.workers import Workers
 from jitwarm.errors import KeyTimeoutError, Skipped, WorkerDiedError, WorkersUnavailableError
 
 OVER_BUDGET = "the time budget ended before it was built (JITWARM_TIME_BUDGET_S)"
+
+
+def once_more(ask: Callable[[], Answer]) -> Answer:
+    """Ask a compile process, and if it dies a fresh one: what ended it may have been meant for another process."""
+    try:
+        return ask()
+    except WorkerDiedError:
+        return ask()
 
 
 class ChildIsolation:
@@ -50,7 +58,7 @@ class ChildIsolation:
         self._is_available = True
         self._lock = threading.Lock()
 
-    def build(self, kernel: RegisteredKernel, key: str, target: Target) -> Answer:
+    def build(self, kernel: RegisteredKernel, key: str, target: Target, *, origin: Origin) -> Answer:
         """Build one key; see `engine.compiler.Isolation`.
 
         Raises:
@@ -58,11 +66,24 @@ class ChildIsolation:
             KeyTimeoutError: The compiler hung.
             WorkerDiedError: The compiler died twice.
         """
+        del origin  # a compile process is made from what this one is made from
         if self.ends_at is not None and time.monotonic() >= self.ends_at:
             raise Skipped(OVER_BUDGET)
         if not self._is_available:
             return Answer("local", error="no compile process can be started")
-        job = Job(
+        job = self.job(kernel, key, target)
+        try:
+            return once_more(lambda: self._ask(job, kernel.backend))
+        except WorkersUnavailableError as exc:
+            with self._lock:
+                was_available, self._is_available = self._is_available, False
+            if was_available:
+                self._emit("isolation_unavailable", error=str(exc))
+            return Answer("local", error=exc.message)
+
+    def job(self, kernel: RegisteredKernel, key: str, target: Target) -> Job:
+        """The job that builds one key into this run's store."""
+        return Job(
             plugin=kernel.plugin,
             backend_plugin=self._owner_of(kernel.backend or ""),
             kernel=kernel.id,
@@ -74,17 +95,6 @@ class ChildIsolation:
             distribution=kernel.distribution,
             import_path=kernel.import_path,
         )
-        try:
-            try:
-                return self._ask(job, kernel.backend)
-            except WorkerDiedError:
-                return self._ask(job, kernel.backend)
-        except WorkersUnavailableError as exc:
-            with self._lock:
-                was_available, self._is_available = self._is_available, False
-            if was_available:
-                self._emit("isolation_unavailable", error=str(exc))
-            return Answer("local", error=exc.message)
 
     def _ask(self, job: Job, backend: str | None) -> Answer:
         left_s = self.ends_at - time.monotonic() if self.ends_at is not None else float("inf")

@@ -21,7 +21,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from jitwarm.engine import wire
@@ -43,10 +44,17 @@ class Workers:
     Args:
         modules: What the mother of a backend, given by name, imports before she forks.
         emit: Receives `child_start` and `child_end`.
+        environ: Variables of the compile processes, over those of this one.
     """
 
-    def __init__(self, modules: Callable[[str], Sequence[str]], emit: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        modules: Callable[[str], Sequence[str]],
+        emit: Callable[..., None],
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._modules = modules
+        self._environ = environ
         self._emit = emit
         self._families: dict[str, _Family] = {}
         self._is_closed = False
@@ -87,7 +95,7 @@ class Workers:
         family = self._families.setdefault(backend or "", _Family())
         with family.lock, contextlib.suppress(WorkersUnavailableError):
             if family.mother is None and not self._is_closed:
-                family.mother = _Mother(self._modules(backend or ""))
+                family.mother = self._mother(backend)
 
     def close(self) -> None:
         """End every process, those that work at once; no further job is taken."""
@@ -123,12 +131,15 @@ class Workers:
                 return family.mother.fork()
             except WorkersUnavailableError:
                 family.mother = None  # she has died meanwhile: once more, with another
-        family.mother = _Mother(self._modules(backend or ""))
+        family.mother = self._mother(backend)
         try:
             return family.mother.fork()
         except WorkersUnavailableError:
             family.mother = None
             raise
+
+    def _mother(self, backend: str | None) -> "_Mother":
+        return _Mother(self._modules(backend or ""), self._environ)
 
 
 class _Family:
@@ -144,7 +155,7 @@ class _Family:
 class _Mother:
     """One process that forks workers and knows how they ended."""
 
-    def __init__(self, preload: Sequence[str]) -> None:
+    def __init__(self, preload: Sequence[str], environ: Mapping[str, str]) -> None:
         try:
             self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as she does
             self._control, theirs = socket.socketpair()
@@ -154,7 +165,7 @@ class _Mother:
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
                 [sys.executable, "-P", "-m", "jitwarm.child", str(theirs.fileno()), *preload],
-                env={**os.environ, **BLIND, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **environ, **BLIND, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,
