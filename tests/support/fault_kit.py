@@ -74,10 +74,10 @@ def notes():
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def session(root, *does, listeners=(), **settings):
+def session(root, *does, listeners=(), executor=None, **settings):
     """A server's session over the installed plugin, with these keys in this order."""
     asked = Asked(WarmupConfig(extra={"faulty": {"does": list(does)}}), Settings(plugins=("faulty",), **settings))
-    return Session(asked, Target("cuda", "90"), root=Path(root), listeners=listeners)
+    return Session(asked, Target("cuda", "90"), root=Path(root), listeners=listeners, executor=executor)
 
 
 def run(root, *does, **settings):
