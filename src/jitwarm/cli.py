@@ -4,6 +4,7 @@ Exit codes: 0 all asked keys are warm, 1 some are not, 2 usage, 3 toolchain or p
 progress and errors to stderr.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -127,7 +128,7 @@ def warm(
     as_json: AsJson = False,
 ) -> None:
     """Compile or load every key into this user's store (JITWARM_CACHE_DIR), for the GPU of this machine."""
-    _run(_read(config, assignments), target, kernel, strict=strict, as_json=as_json)
+    _show(_report(_read(config, assignments), target, kernel), strict=strict, as_json=as_json)
 
 
 @app.command()
@@ -161,10 +162,12 @@ def bake(
         raise typer.Exit(_bake_each(targets, options, as_json=as_json))
     only = targets[0] if targets else None
     if hosts is None:
-        _run(asked, only, kernel, strict=strict, as_json=as_json, root=out)
-        return
-    with clusters.connect(hosts) as executor:
-        _run(asked, only, kernel, strict=strict, as_json=as_json, root=out, executor=executor)
+        report = _report(asked, only, kernel, out)
+    else:
+        # What is connected to a cluster also says on stdout how its nodes are.
+        with contextlib.redirect_stdout(sys.stderr), clusters.connect(hosts) as executor:
+            report = _report(asked, only, kernel, out, executor)
+    _show(report, strict=strict, as_json=as_json)
 
 
 @app.command()
@@ -231,20 +234,19 @@ def _bake_each(targets: list[str], options: list[str], *, as_json: bool) -> int:
     return max(codes)
 
 
-def _run(
-    asked: Asked,
-    target: str | None,
-    kernel: str,
-    *,
-    strict: bool,
-    as_json: bool,
-    root: Path | None = None,
-    executor: Executor | None = None,
-) -> None:
+def _report(
+    asked: Asked, target: str | None, kernel: str, root: Path | None = None, executor: Executor | None = None
+) -> Report:
+    """One whole run."""
     with Progress() as progress:
         session = Session(asked, _target(target), root=root, listeners=[progress], executor=executor)
         report = session.run(session.plan(kernel, will_run=True))
     session.finish()
+    return report
+
+
+def _show(report: Report, *, strict: bool, as_json: bool) -> NoReturn:
+    """Print a run's report, and exit with its code."""
     if as_json:
         _print_json(report.to_json())
     else:

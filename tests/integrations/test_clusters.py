@@ -16,7 +16,9 @@ pytest.importorskip("distributed")
 CLUSTERS = {"ray": ray_cluster, "dask": dask_cluster}
 # The processes of a node that its executor consists of; not what jitwarm has started there.
 OWN = {"ray": ["raylet/raylet"], "dask": ["dask_worker", "spawn_main", "multiprocessing"]}
-N_KEYS = 11
+SMALL = ["--set", "example.hidden_sizes=[4096]", "--set", "example.intermediate_sizes=[2048]"]
+N_KEYS = 6
+pytestmark = pytest.mark.timeout(1500)  # two cores start a cluster, and three compilers in each of its processes
 
 
 @pytest.fixture(params=CLUSTERS)
@@ -37,7 +39,18 @@ def baking(tmp_path, kind, cluster):
 
     def start(*options, hosts=None):
         hosts = hosts or ("ray" if kind == "ray" else cluster.address)
-        command = ["bake", "--out", tmp_path / "out", "--target", "cuda:90", "--hosts", hosts, "--json", *options]
+        command = [
+            "bake",
+            "--out",
+            tmp_path / "out",
+            "--target",
+            "cuda:90",
+            *SMALL,
+            "--json",
+            "--hosts",
+            hosts,
+            *options,
+        ]
         environ = {
             **os.environ,
             "JITWARM_PLUGINS": "example",
@@ -59,7 +72,7 @@ def baking(tmp_path, kind, cluster):
 
 
 def document_of(process):
-    out, said = process.communicate(timeout=500)
+    out, said = process.communicate(timeout=900)
     assert process.returncode == 0, said[-3000:] + out[-3000:]
     return json.loads(out)
 
@@ -86,10 +99,8 @@ def require_whole(root, document):
 def test_a_cluster_bakes_all_three_dsls_and_a_second_bake_asks_nobody(cluster, baking, tmp_path):
     root = tmp_path / "out"
     require_whole(root, document_of(baking()))
-    again = kits.python(
-        "-m", "jitwarm", "bake", "--out", root, "--target", "cuda:90", "--json", JITWARM_PLUGINS="example"
-    )
-    document = kits.json_of(again)
+    again = ["bake", "--out", root, "--target", "cuda:90", *SMALL, "--json"]
+    document = kits.json_of(kits.python("-m", "jitwarm", *again, JITWARM_PLUGINS="example"))
     assert document["outcomes"] == {"loaded": N_KEYS}
     assert document["n_compiles"] == 0
     cluster.kill(cluster.processes("", *OWN["ray"], *OWN["dask"]))
@@ -98,7 +109,9 @@ def test_a_cluster_bakes_all_three_dsls_and_a_second_bake_asks_nobody(cluster, b
 
 def test_a_node_that_is_killed_in_the_middle_loses_no_key(kind, cluster, baking, tmp_path):
     process = baking()
-    wait_until(lambda: cluster.processes("two", "jitwarm.child"), "the node has begun to build its first key", 120)
+    is_building = lambda: process.poll() is not None or cluster.processes("two", "jitwarm.child")  # noqa: E731
+    wait_until(is_building, "the node has begun to build its first key", 300)
+    assert process.poll() is None, document_of(process)
     cluster.kill(cluster.processes("two", *OWN[kind]))
     assert len(named(tmp_path / "out", "built_on_host")) < N_KEYS
     require_whole(tmp_path / "out", document_of(process))
