@@ -127,6 +127,20 @@ def test_versions_that_differ_are_named_and_no_others():
     ]
 
 
+def test_one_process_of_an_executor_serves_one_target_after_another(sent):
+    """A bake for each target meets the same hosts, and Triton keeps the first target that it is given."""
+    targets = ("cuda:90", "cuda:80", "cuda:90")
+    orders = [Order.from_json(sent[0]) for _ in targets]
+    with hosts_kit.pool(1) as pool:
+        for order, target in zip(orders, targets, strict=True):
+            job = dataclasses.replace(order.job, target=target)
+            parts = (job.kernel, job.key, target, job.origin.toolchain, job.origin.source)
+            asked = dataclasses.replace(order, job=job, fingerprint=Store.fingerprint(*parts))
+            reply = json.loads(pool.submit(hosts.run, json.dumps(asked.to_json())).result())
+            assert (reply["answer"]["status"], reply["answer"]["error"]) == ("built", "")
+            assert reply["entry"]["target"] == target
+
+
 # --- what a host sends is a stranger's ---------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import platform
 import subprocess
 import tempfile
 import threading
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,15 +82,16 @@ class _Host:
         self.pid = os.getpid()
         self._lock = threading.Lock()
         self._store: Store | None = None
-        self._workers: Workers | None = None
+        self._workers: dict[str, Workers] = {}  # by target: a compiler keeps the first that it is given
         self._modules: dict[str, list[str]] = {}
         self._places: dict[str, str] = {}
-        self._n_busy = 0
+        self._n_busy: Counter[str] = Counter()
         self._timer: threading.Timer | None = None
 
     def build(self, order: Order) -> Reply:
         """Build one key, in the scratch store, and pack it."""
-        workers, store = self._begin(order)
+        target = order.job.target
+        workers, store = self._begin(order, target)
         try:
             job = replace(order.job, root=str(store.root))
             # Two bakes of one plan may share this process; the lock that each holds at home says nothing here.
@@ -97,7 +99,7 @@ class _Host:
                 answer = once_more(lambda: workers.build(job, order.backend, order.key_timeout_s))
                 return self._reply(store, order, answer)
         finally:
-            self._end()
+            self._end(target)
 
     def _reply(self, store: Store, order: Order, answer: Answer) -> Reply:
         if answer.status != "built":
@@ -109,7 +111,7 @@ class _Host:
             )
         return Reply(platform.node(), answer, entry=vars(entry), files=pack(store, entry))
 
-    def _begin(self, order: Order) -> tuple[Workers, Store]:
+    def _begin(self, order: Order, target: str) -> tuple[Workers, Store]:
         with self._lock:
             if self._store is None:
                 self._store = Store(_scratch())
@@ -117,17 +119,20 @@ class _Host:
                 self._modules[order.backend] = order.modules
             for variable, directory in order.cache_variables.items():
                 self._places[variable] = str(self._store.root / directory)
-            if self._workers is None:
-                self._workers = Workers(lambda name: self._modules.get(name, []), lambda *_, **__: None, self._places)
+            if target not in self._workers:
+                self._close_idle()
+                self._workers[target] = Workers(
+                    lambda name: self._modules.get(name, []), lambda *_, **__: None, self._places
+                )
             if self._timer:
                 self._timer.cancel()
-            self._n_busy += 1
-            return self._workers, self._store
+            self._n_busy[target] += 1
+            return self._workers[target], self._store
 
-    def _end(self) -> None:
+    def _end(self, target: str) -> None:
         with self._lock:
-            self._n_busy -= 1
-            if self._n_busy == 0:
+            self._n_busy[target] -= 1
+            if not self._n_busy.total():
                 self._timer = threading.Timer(_IDLE_S, self._rest)
                 self._timer.daemon = True
                 self._timer.start()
@@ -135,9 +140,11 @@ class _Host:
     def _rest(self) -> None:
         """End the compile processes; the next job gets fresh ones."""
         with self._lock:
-            if self._n_busy == 0 and self._workers:
-                self._workers.close()
-                self._workers = None
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        for target in [target for target in self._workers if not self._n_busy[target]]:
+            self._workers.pop(target).close()
 
 
 _current = _Host()
