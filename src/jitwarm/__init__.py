@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jitwarm.engine.report import Report
     from jitwarm.errors import JitwarmError, NeedsModel, Skipped, UnencodableKey, Unresolved
     from jitwarm.hookspecs import hookimpl
-    from jitwarm.session import warm
+    from jitwarm.session import bake, warm
     from jitwarm.tracing import Trace, trace, trace_dispatch
 
 _MODULES = {
@@ -84,7 +84,10 @@ _MODULES = {
         "Unresolved",
     ),
     "hookspecs": ("hookimpl",),
-    "session": ("warm",),
+    "session": (
+        "bake",
+        "warm",
+    ),
     "tracing": (
         "Trace",
         "trace",
@@ -121,6 +124,7 @@ __all__ = [
     "UnencodableKey",
     "Unresolved",
     "WarmupConfig",
+    "bake",
     "current_target",
     "decode_key",
     "default_compile",

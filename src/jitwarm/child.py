@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import json
 import os
+import platform
 import resource
 import select
 import signal
@@ -24,8 +25,10 @@ from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.engine import wire
 from jitwarm.engine.compiler import BuiltinPolicy
+from jitwarm.engine.hosts import INSTALL, require_same
 from jitwarm.engine.jobs import Answer, Job
 from jitwarm.engine.plan import describe_error, outcome_of
+from jitwarm.errors import HostError, JitwarmError
 from jitwarm.events import EventLog
 from jitwarm.registry import Registry
 from jitwarm.settings import read_config
@@ -157,9 +160,13 @@ class _Builder:
         try:
             wiring = self._wiring(job)
             record = wiring.kernels.get(job.kernel) or wiring.imported(job)
+            if record is None and job.origin:
+                return Answer("failed", error=describe_error(wiring.absent(job)))
             if record is None:
                 why = wiring.refused or "made from live objects, or in __main__"
                 return Answer("local", error=f"{job.kernel} is not there in a compile process: {why}")
+            if job.origin:
+                require_same(job, wiring.policy.origin(record.kernel, wiring.target))
             key = decode_key(record.kernel, job.key)
             with TargetScope(wiring.target):
                 n_compiles = wiring.policy.build(record.kernel, key, wiring.target)
@@ -192,9 +199,21 @@ class _Wiring:
         self.kernels = {kernel.id: kernel for kernel in kernels}
         self.refused = next((refused.reason for refused in registry.refused if refused.name == job.plugin), "")
         self.policy.know(kernels)
+        self.plugins = registry.plugins
         root = Path(job.root)
         self.policy.use(Store(root))
         log.keep_in(root / "events")
+
+    def absent(self, job: Job) -> JitwarmError:
+        """Why this host cannot make a kernel that the sender's host can."""
+        if self.refused:
+            return HostError(f"plugin {job.plugin} was refused on host {platform.node()}: {self.refused}", INSTALL)
+        if job.plugin not in self.plugins:
+            return HostError(f"plugin {job.plugin} is not installed on host {platform.node()}", INSTALL)
+        found = self.plugins[job.plugin].distribution
+        return HostError(
+            f"{found} on host {platform.node()} has no {job.kernel}; here it is {job.distribution}", INSTALL
+        )
 
     def imported(self, job: Job) -> RegisteredKernel | None:
         """A kernel that no plugin yields, from the place that the job names."""

@@ -4,11 +4,14 @@ Exit codes: 0 all asked keys are warm, 1 some are not, 2 usage, 3 toolchain or p
 progress and errors to stderr.
 """
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import warnings
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -23,6 +26,7 @@ from jitwarm.contract.target import Target
 from jitwarm.engine.report import Report
 from jitwarm.engine.workers import BLIND
 from jitwarm.errors import JitwarmError, StoreError, TargetError, ToolchainError, UsageError
+from jitwarm.integrations import clusters
 from jitwarm.progress import Progress
 from jitwarm.session import Session
 from jitwarm.settings import Asked, read
@@ -126,7 +130,7 @@ def warm(
     as_json: AsJson = False,
 ) -> None:
     """Compile or load every key into this user's store (JITWARM_CACHE_DIR), for the GPU of this machine."""
-    _run(_read(config, assignments), target, kernel, strict=strict, as_json=as_json)
+    _show(_report(_read(config, assignments), target, kernel), strict=strict, as_json=as_json)
 
 
 @app.command()
@@ -135,13 +139,37 @@ def bake(
     config: ConfigFile = None,
     assignments: Assignments = None,
     kernel: KernelGlob = "*",
-    target: TargetName = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="cuda:90, hip:gfx942, ...; may be repeated. Default: JITWARM_TARGET."),
+    ] = None,
+    hosts: Annotated[
+        str | None,
+        typer.Option(
+            "--hosts", help="Build on a cluster: ray, ray://HOST:10001, or tcp://HOST:8786 (Dask's scheduler)."
+        ),
+    ] = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile every key for a target into a directory. Needs no GPU, and hides one that is there."""
     os.environ.update(BLIND)
-    _run(_read(config, assignments), target, kernel, strict=strict, as_json=as_json, root=out)
+    asked = _read(config, assignments)
+    targets = list(dict.fromkeys(str(Target.parse(text)) for text in target or ()))
+    if len(targets) > 1:
+        single = {"--out": out, "--config": config, "--kernel": kernel, "--hosts": hosts}
+        given = [*single.items(), *(("--set", text) for text in assignments or ())]
+        options = [str(part) for pair in given if pair[1] is not None for part in pair]
+        options += ["--strict"] * strict + ["--json"] * as_json
+        raise typer.Exit(_bake_each(targets, options, as_json=as_json))
+    only = targets[0] if targets else None
+    if hosts is None:
+        report = _report(asked, only, kernel, out)
+    else:
+        # What is connected to a cluster also says on stdout how its nodes are.
+        with contextlib.redirect_stdout(sys.stderr), clusters.connect(hosts) as executor:
+            report = _report(asked, only, kernel, out, executor)
+    _show(report, strict=strict, as_json=as_json)
 
 
 @app.command()
@@ -212,13 +240,36 @@ def _end(number: int, _: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _run(
-    asked: Asked, target: str | None, kernel: str, *, strict: bool, as_json: bool, root: Path | None = None
-) -> None:
+def _bake_each(targets: list[str], options: list[str], *, as_json: bool) -> int:
+    """The same bake for each target, one after the other; the exit code is the worst.
+
+    Each in a process of its own: a compiler keeps the first target that it is given.
+    """
+    documents, codes = [], []
+    for target in targets:
+        command = [sys.executable, "-m", "jitwarm", "bake", *options, "--target", target]
+        done = subprocess.run(command, stdout=subprocess.PIPE if as_json else None, text=True, check=False)  # noqa: S603 - this very command
+        codes.append(done.returncode if done.returncode in range(STORE + 1) else FAILED)
+        if as_json and done.stdout:
+            documents.append(json.loads(done.stdout))
+    if as_json:
+        _print_json(documents)
+    return max(codes)
+
+
+def _report(
+    asked: Asked, target: str | None, kernel: str, root: Path | None = None, executor: Executor | None = None
+) -> Report:
+    """One whole run."""
     with Progress() as progress:
-        session = Session(asked, _target(target), root=root, listeners=[progress])
+        session = Session(asked, _target(target), root=root, listeners=[progress], executor=executor)
         report = session.run(session.plan(kernel, will_run=True))
     session.finish()
+    return report
+
+
+def _show(report: Report, *, strict: bool, as_json: bool) -> NoReturn:
+    """Print a run's report, and exit with its code."""
     if as_json:
         _print_json(report.to_json())
     else:
@@ -251,7 +302,7 @@ def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=200)
 
 
-def _print_json(document: dict[str, Any]) -> None:
+def _print_json(document: dict[str, Any] | list[Any]) -> None:
     print(json.dumps(document, indent=2, default=str))  # noqa: T201 - the document is what was asked for
 
 

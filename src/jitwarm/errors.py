@@ -114,6 +114,14 @@ class WorkersUnavailableError(JitwarmError):
     """No compile process can be started here."""
 
 
+class HostError(CompileError):
+    """A host cannot build what is usable here, or sent what is not: whoever keeps the hosts alike must act."""
+
+
+class HostsUnavailableError(ToolchainError):
+    """The hosts that were asked for cannot be reached, or what reaches them is not installed."""
+
+
 class NoDeviceError(JitwarmError):
     """A launch was asked of a process that has no GPU: it can compile, but not run."""
 

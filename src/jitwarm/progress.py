@@ -47,10 +47,19 @@ class Progress:
             self._n_compiled += event["outcome"] == "compiled"
             self._n_loaded += event["outcome"] in ("loaded", "already_warm")
             self._show("")
+        elif name == "hosts_unavailable":
+            self._say(f"jitwarm: the hosts are not available, the rest is built here: {event['error']}")
         elif name == "build_start":
             self._show(f"{event['kernel']}: building")
         elif name == "key_start":
             self._show(f"{event['kernel']} [{event['label'][:_LABEL_WIDTH]}]")
+
+    def _say(self, text: str) -> None:
+        """Something that must be seen."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False)
+        elif self._enabled:
+            print(text, file=self._stream, flush=True)
 
     def _show(self, current: str) -> None:
         counts = f"{self._n_compiled} compiled, {self._n_loaded} loaded"

@@ -160,6 +160,10 @@ class Registry:
         """The name of the plugin that yields a backend; empty if none does."""
         return self._owners.get(backend_name, "")
 
+    def is_installed(self, name: str) -> bool:
+        """Whether a package declares the plugin; one that was added by hand is known in this process only."""
+        return any(point.name == name for point, _, _ in _entry_points())
+
     def has_policy(self, hook: str) -> bool:
         """Whether anybody but the built-in policy answers a hook."""
         implementations = getattr(self._manager.hook, hook).get_hookimpls()

@@ -6,6 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,15 @@ from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.deadlines import Deadline
 from jitwarm.engine.compiler import BuiltinPolicy
-from jitwarm.engine.container import usable_cpus, usable_memory_bytes
+from jitwarm.engine.container import memory_for_each_bytes, usable_cpus
+from jitwarm.engine.executors import ExecutorIsolation, n_in_flight
 from jitwarm.engine.isolation import ChildIsolation
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, make_plan
 from jitwarm.engine.prefetch import Task, in_order_of_readiness
 from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
 from jitwarm.engine.schedule import ExpectedSeconds, Item, first_of_each_first, longest_first
-from jitwarm.engine.workers import Limits, Workers
+from jitwarm.engine.workers import BLIND, Limits, Workers
 from jitwarm.environment import compiler_variables
 from jitwarm.errors import (
     InvalidKernelError,
@@ -45,7 +48,6 @@ from jitwarm.tracing import Explanation, collected_traces, explain
 _MAX_KEYS = 20_000
 # Each holds a compiler and the plugin's imports, half a gigabyte and more.
 _MAX_WORKERS = 16
-_LEAST_MEMORY_BYTES = 4 << 30
 _LAST_PRIORITY = 19
 
 
@@ -61,6 +63,8 @@ class Session:
         prepare_thread: Called first in each thread in which a plugin is called, e.g. to choose the GPU.
         rank: Written into each event.
         n_ranks: Processes on this node that warm up at the same time, and share its processors.
+        executor: Builds the keys on other hosts; None builds them in compile processes here. It stays open. Then, too, the
+            compilers' caches are moved under the root: what hosts send is put there.
 
     Side effects: sets the compilers' cache variables in `os.environ`, unless `manage_caches` is off.
     """
@@ -75,7 +79,13 @@ class Session:
         prepare_thread: Callable[[], None] = lambda: None,
         rank: int | None = None,
         n_ranks: int = 1,
+        executor: Executor | None = None,
     ) -> None:
+        if executor and not (asked.settings.isolate and asked.settings.manage_caches):
+            raise UsageError(
+                "keys cannot be built on hosts while JITWARM_ISOLATE or JITWARM_MANAGE_CACHES is off",
+                "what hosts build is put into the store, and loaded from there",
+            )
         self.asked = asked
         self._started = time.monotonic()
         self.root = Path(os.path.normpath((root or asked.settings.root).absolute()))
@@ -86,7 +96,7 @@ class Session:
         self._deadline = Deadline(asked.settings.plan_timeout_s, prepare_thread)
         self.registry = Registry(asked.settings.admits_plugin, self._refused, self._policy_error, self._deadline)
         self.registry.load_builtin()
-        self._insists = root is not None
+        self._insists = root is not None or executor is not None
         self._place_caches(insist=self._insists)
         toolchains = tuple(backend.toolchain() for backend in self.registry.backends if not backend.missing())
         self.target = dataclasses.replace(
@@ -96,6 +106,7 @@ class Session:
         self.explanations: dict[str, list[Explanation]] = {}
         self._explains = False
         self._n_ranks = n_ranks
+        self._executor = executor
         self._workers = Workers(self._modules_of, self.log.emit, self._limits())
         self._background: threading.Thread | None = None
         self._isolation = self._make_isolation() if asked.settings.isolate else None
@@ -142,7 +153,7 @@ class Session:
             ids = ", ".join(kernel.id for kernel in kernels)
             hint = "; ".join([f"kernels are {ids}" if ids else "no kernel is installed", *refused])
             raise UsageError(f"no kernel matches {kernel_glob!r}", hint)
-        if will_run and not any(self.root.glob("manifest/*.json")):
+        if will_run and not self._executor and not any(self.root.glob("manifest/*.json")):
             self.prestart(kernel.backend for kernel in chosen)
         plan = make_plan(chosen, self._list_keys_in_time, self.target)
         announce(plan, self.log.emit)
@@ -174,6 +185,8 @@ class Session:
         finally:
             if isinstance(ready, Generator):
                 ready.close()  # nothing more is begun
+            if isinstance(self._isolation, ExecutorIsolation):
+                self._isolation.close()
             self._workers.close()
             self.log.emit("run_end")
         return self.report
@@ -215,9 +228,9 @@ class Session:
         """What a compile process for a backend imports first; asked late, when every plugin's backends are known."""
         return next((backend.modules for backend in self.registry.backends if backend.name == backend_name), ())
 
-    def _make_isolation(self) -> ChildIsolation:
+    def _make_isolation(self) -> ChildIsolation | ExecutorIsolation:
         settings = self.asked.settings
-        return ChildIsolation(
+        here = ChildIsolation(
             self._workers,
             self.asked.config,
             self.root,
@@ -226,16 +239,28 @@ class Session:
             self.registry.owner_of,
             self.log.emit,
         )
+        if self._executor is None:
+            return here
+        return ExecutorIsolation(
+            self._executor,
+            here,
+            self.root,
+            settings.key_timeout_s,
+            self._n_workers,
+            self.registry.backends,
+            cache(self.registry.is_installed),
+            self.log.emit,
+        )
 
     def _limits(self) -> Limits:
         """What each compile process may take: its part of this container's memory."""
         settings = self.asked.settings
-        part = usable_memory_bytes() // (self._n_workers * self._n_ranks)
-        memory_bytes = settings.worker_memory_bytes or max(part, _LEAST_MEMORY_BYTES)
+        memory_bytes = settings.worker_memory_bytes or memory_for_each_bytes(self._n_workers * self._n_ranks)
         return Limits(memory_bytes, settings.worker_max_jobs)
 
     @property
     def _n_workers(self) -> int:
+        """Compile processes at once on this machine."""
         return self.asked.settings.workers or min(_MAX_WORKERS, max(1, usable_cpus() // self._n_ranks))
 
     def _set_budget(self, keys: Sequence[Item]) -> None:
@@ -263,8 +288,8 @@ class Session:
         """
         if self._isolation is None or self.registry.has_policy("jitwarm_compile"):
             return keys
-        build = self._policy.build_ahead
-        return in_order_of_readiness(self._tasks(keys), build, self._n_workers, self._policy.patience_s)
+        n_at_once = n_in_flight(self._executor, self._n_workers) if self._executor else self._n_workers
+        return in_order_of_readiness(self._tasks(keys), self._policy.build_ahead, n_at_once, self._policy.patience_s)
 
     def _tasks(self, items: Sequence[Item]) -> list[Task[Item]]:
         return [Task(item, self._job(*item)) for item in items]
@@ -391,8 +416,53 @@ def warm(
 
     Side effects: compiles; writes the store; sets the compilers' cache variables in `os.environ` where they are unset.
     """
+    session = Session(_asked(config), Target.parse(target) if target else None)
+    return _complete(session, kernels, strict=strict)
+
+
+def bake(
+    out: Path | str,
+    config: WarmupConfig | Mapping[str, Any] | None = None,
+    *,
+    target: str | None = None,
+    kernels: str = "*",
+    strict: bool = False,
+    executor: Executor | None = None,
+) -> Report:
+    """Build every key that `config` can reach into a directory, here or on the hosts of a cluster.
+
+    Args:
+        out: The directory; made if need be.
+        config: What will run; None takes the defaults.
+        target: e.g. `"cuda:90"`; None takes `JITWARM_TARGET`. One per process: compilers keep the first that they are given.
+        kernels: Glob over kernel ids.
+        strict: Raise if anything is not warm at the end.
+        executor: Any executor of `concurrent.futures`, or that of `jitwarm.integrations.ray` or `.dask`; it stays open. Its
+            hosts have the same jitwarm, compilers and plugins installed. None builds in compile processes here.
+
+    Returns:
+        The report. One key's failure is a row in it.
+
+    Raises:
+        UsageError: An unknown target, or a glob that matches nothing.
+        StoreError: The directory cannot be used.
+        WarmupFailedError: With `strict`, once, with the list.
+
+    Side effects: compiles; writes `out`; hides the GPU from this process and sets the compilers' cache variables, in
+    `os.environ`.
+    """
+    os.environ.update(BLIND)
+    session = Session(_asked(config), Target.parse(target) if target else None, root=Path(out), executor=executor)
+    return _complete(session, kernels, strict=strict)
+
+
+def _asked(config: WarmupConfig | Mapping[str, Any] | None) -> Asked:
     values = read_config(config) if isinstance(config, Mapping) else config or WarmupConfig()
-    session = Session(Asked(values, read().settings), Target.parse(target) if target else None)
+    return Asked(values, read().settings)
+
+
+def _complete(session: Session, kernels: str, *, strict: bool) -> Report:
+    """One whole run."""
     try:
         report = session.run(session.plan(kernels, will_run=True))
     finally:

@@ -83,10 +83,10 @@ def notes():
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def session(root, *does, listeners=(), plugin="faulty", **settings):
+def session(root, *does, listeners=(), plugin="faulty", executor=None, **settings):
     """A server's session over an installed plugin, with these keys in this order."""
     asked = Asked(WarmupConfig(extra={plugin: {"does": list(does)}}), Settings(plugins=(plugin,), **settings))
-    return Session(asked, Target("cuda", "90"), root=Path(root), listeners=listeners)
+    return Session(asked, Target("cuda", "90"), root=Path(root), listeners=listeners, executor=executor)
 
 
 def run(root, *does, **settings):

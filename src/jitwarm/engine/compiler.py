@@ -13,6 +13,7 @@ from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
 from jitwarm.contract.keys import encode_key
 from jitwarm.contract.target import Target
 from jitwarm.engine.elsewhere import Build, Elsewhere, Isolation
+from jitwarm.engine.jobs import Origin
 from jitwarm.engine.source import source_digest
 from jitwarm.errors import (
     CompileError,
@@ -172,11 +173,16 @@ class BuiltinPolicy:
             _, n_compiled = self._build_here(job, self._intact(job))
         return n_compiled
 
+    def origin(self, kernel: Kernel, target: Target) -> Origin:
+        """What the artifacts of `kernel` are built from in this process."""
+        with self.pinned(kernel, target) as involved:
+            return _origin(self._records[id(kernel)], involved)
+
     def _job(self, kernel: Kernel, key: Any, target: Target, involved: Sequence[Backend]) -> Build:
         record, text = self._records[id(kernel)], encode_key(key)
-        toolchain = "; ".join(backend.toolchain().text() for backend in involved)
-        fingerprint = self._store.fingerprint(record.id, text, str(target), toolchain, source_digest(record))
-        return Build(record, key, text, target, involved, fingerprint)
+        origin = _origin(record, involved)
+        fingerprint = self._store.fingerprint(record.id, text, str(target), origin.toolchain, origin.source)
+        return Build(record, key, text, target, involved, fingerprint, origin)
 
     def _intact(self, job: Build) -> Entry | None:
         """The entry of a key, if it is there and whole; a damaged one is dropped."""
@@ -285,6 +291,10 @@ class BuiltinPolicy:
             except LockTimeoutError as exc:
                 self._emit("lock_timeout", error=exc.message)
             yield lock
+
+
+def _origin(record: RegisteredKernel, involved: Sequence[Backend]) -> Origin:
+    return Origin("; ".join(backend.toolchain().text() for backend in involved), source_digest(record))
 
 
 def _pin(stack: ExitStack, backend: Backend, target: Target, *, is_sure: bool) -> bool:

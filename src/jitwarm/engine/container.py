@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_LEAST_MEMORY_BYTES = 4 << 30
 _N_PARTS = 3  # hierarchy, controllers, path
 
 
@@ -31,6 +32,11 @@ def usable_memory_bytes(cgroup: Path = _CGROUP, own: Path = Path("/proc/self/cgr
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [limit for directory in _directories(cgroup, own, "memory") if (limit := _memory(directory)) is not None]
     return min([machine, *limits])
+
+
+def memory_for_each_bytes(n_processes: int) -> int:
+    """The part of one of so many compile processes: at least 4 GiB, which few compiles need."""
+    return max(usable_memory_bytes() // n_processes, _LEAST_MEMORY_BYTES)
 
 
 def _directories(cgroup: Path, own: Path, controller: str = "cpu") -> list[Path]:

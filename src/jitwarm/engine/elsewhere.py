@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from jitwarm.contract.backend import Backend
 from jitwarm.contract.kernel import RegisteredKernel
 from jitwarm.contract.target import Target
-from jitwarm.engine.jobs import Answer
+from jitwarm.engine.jobs import Answer, Origin
 from jitwarm.errors import (
     CompileError,
     JitwarmError,
@@ -38,6 +38,7 @@ class Build:
     target: Target
     involved: Sequence[Backend]
     fingerprint: str
+    origin: Origin
 
     @property
     def toolchain(self) -> str:
@@ -52,13 +53,16 @@ class Isolation(Protocol):
     def limits(self) -> Mapping[str, float]:
         """What one key may take, by the name of the setting that raises it."""
 
-    def build(self, kernel: RegisteredKernel, key: str, target: Target, lock: int | None = None) -> Answer:
+    def build(
+        self, kernel: RegisteredKernel, key: str, target: Target, *, origin: Origin, lock: int | None = None
+    ) -> Answer:
         """Build one key, into the store. An answer whose status is `local` means: compile it here.
 
         Args:
             kernel: Whose key it is.
             key: Key text.
             target: What to build for.
+            origin: What it must be built from.
             lock: The descriptor of the key's lock, for whoever builds to hold as well.
 
         Raises:
@@ -131,7 +135,7 @@ class Elsewhere:
             raise QuarantinedError(f"not tried again, because earlier {why}", f"remove {path} to have it tried")
         self._emit("build_start", kernel=build.record.id, key=build.text)
         try:
-            answer = self._isolation.build(build.record, build.text, build.target, lock)
+            answer = self._isolation.build(build.record, build.text, build.target, origin=build.origin, lock=lock)
         except (KeyTimeoutError, WorkerDiedError) as exc:
             self._quarantine(build, store, exc)
             raise

@@ -10,9 +10,17 @@ from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import RegisteredKernel
 from jitwarm.contract.target import Target
 from jitwarm.engine.elsewhere import OVER_BUDGET
-from jitwarm.engine.jobs import Answer, Job
+from jitwarm.engine.jobs import Answer, Job, Origin
 from jitwarm.engine.workers import Workers
 from jitwarm.errors import KeyTimeoutError, Skipped, WorkerDiedError, WorkersUnavailableError
+
+
+def once_more(ask: Callable[[], Answer]) -> Answer:
+    """Ask a compile process, and if it dies a fresh one: what ended it may have been meant for another process."""
+    try:
+        return ask()
+    except WorkerDiedError:
+        return ask()
 
 
 class ChildIsolation:
@@ -56,7 +64,9 @@ class ChildIsolation:
         limits: dict[str, float] = {"key_timeout_s": self._key_timeout_s}
         return limits if memory_bytes is None else {**limits, "worker_memory_bytes": memory_bytes}
 
-    def build(self, kernel: RegisteredKernel, key: str, target: Target, lock: int | None = None) -> Answer:
+    def build(
+        self, kernel: RegisteredKernel, key: str, target: Target, *, origin: Origin, lock: int | None = None
+    ) -> Answer:
         """Build one key; see `engine.elsewhere.Isolation`.
 
         Raises:
@@ -64,11 +74,24 @@ class ChildIsolation:
             KeyTimeoutError: The compiler hung.
             WorkerDiedError: The compiler died twice.
         """
+        del origin  # a compile process is made from what this one is made from
         if self.ends_at is not None and time.monotonic() >= self.ends_at:
             raise Skipped(OVER_BUDGET)
         if not self._is_available:
             return Answer("local", error="no compile process can be started")
-        job = Job(
+        job = self.job(kernel, key, target)
+        try:
+            return once_more(lambda: self._ask(job, kernel.backend, lock))
+        except WorkersUnavailableError as exc:
+            with self._lock:
+                was_available, self._is_available = self._is_available, False
+            if was_available:
+                self._emit("isolation_unavailable", error=str(exc))
+            return Answer("local", error=exc.message)
+
+    def job(self, kernel: RegisteredKernel, key: str, target: Target) -> Job:
+        """The job that builds one key into this run's store."""
+        return Job(
             plugin=kernel.plugin,
             backend_plugin=self._owner_of(kernel.backend or ""),
             kernel=kernel.id,
@@ -80,17 +103,6 @@ class ChildIsolation:
             distribution=kernel.distribution,
             import_path=kernel.import_path,
         )
-        try:
-            try:
-                return self._ask(job, kernel.backend, lock)
-            except WorkerDiedError:
-                return self._ask(job, kernel.backend, lock)
-        except WorkersUnavailableError as exc:
-            with self._lock:
-                was_available, self._is_available = self._is_available, False
-            if was_available:
-                self._emit("isolation_unavailable", error=str(exc))
-            return Answer("local", error=exc.message)
 
     def _ask(self, job: Job, backend: str | None, lock: int | None) -> Answer:
         left_s = self.ends_at - time.monotonic() if self.ends_at is not None else float("inf")

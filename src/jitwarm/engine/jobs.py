@@ -1,8 +1,33 @@
-"""A job: one key to build in another process, and what became of it. Both are their JSON."""
+"""A job: one key to build in another process or on another host, and what became of it. All are their JSON."""
 
 import dataclasses
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a key's artifacts are built from. Where it differs, those of one host are of no use on another.
+
+    Attributes:
+        toolchain: Versions, one line.
+        source: Digest of the code of the kernel's package.
+    """
+
+    toolchain: str
+    source: str
+
+    def difference(self, other: Self) -> list[tuple[str, str, str]]:
+        """What differs in the toolchain, as (component, ours, theirs)."""
+        ours, theirs = _versions(self.toolchain), _versions(other.toolchain)
+        pairs = [(name, ours.get(name, "none"), theirs.get(name, "none")) for name in {**ours, **theirs}]
+        return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _versions(toolchain: str) -> dict[str, str]:
+    parts = [part.rpartition(" ") for part in re.split("[;,] ", toolchain) if part]
+    return {name: version for name, _, version in parts}
 
 
 @dataclass(frozen=True)
@@ -20,6 +45,8 @@ class Job:
         run: Names the run's event log.
         distribution: Name and version of the package that declares the kernel.
         import_path: `module:attribute` of the kernel, where no plugin yields it.
+        origin: What the sender's artifacts are built from, where the sender is on another host: a process in which it
+            differs builds nothing.
     """
 
     plugin: str
@@ -32,6 +59,7 @@ class Job:
     run: str
     distribution: str = ""
     import_path: str = ""
+    origin: Origin | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -40,7 +68,8 @@ class Job:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
         """The job that `to_json` wrote."""
-        return cls(**record)
+        origin = record.get("origin")
+        return cls(**{**record, "origin": Origin(**origin) if origin else None})
 
 
 @dataclass(frozen=True)
@@ -72,3 +101,65 @@ class Answer:
             TypeError: It is none.
         """
         return cls(**record)
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job for another host, and what its compile process needs to know there.
+
+    Attributes:
+        job: Its `root` is the host's own to choose.
+        fingerprint: Names the entry that is asked for.
+        backend: Whose compile process to ask; None for a kernel that no adapter knows.
+        modules: What that compile process imports first.
+        cache_variables: Variables that move the compilers' disk caches, with a directory below the root for each.
+        key_timeout_s: Longest that the key may take.
+    """
+
+    job: Job
+    fingerprint: str
+    backend: str | None
+    modules: list[str]
+    cache_variables: dict[str, str]
+    key_timeout_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Self:
+        """The order that `to_json` wrote."""
+        return cls(**{**record, "job": Job.from_json(record["job"])})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a host sends back.
+
+    Attributes:
+        host: Its name.
+        answer: What became of the job; beside the statuses of a compile process also `"timed_out"` and `"died"`.
+        hint: What to do about a failure.
+        entry: The manifest of what was built.
+        files: The built entry: path relative to the root -> `sha256` and `data`, base64.
+    """
+
+    host: str
+    answer: Answer
+    hint: str = ""
+    entry: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Any) -> Self:
+        """The reply that `to_json` wrote.
+
+        Raises:
+            TypeError, KeyError: It is none.
+        """
+        return cls(**{**record, "answer": Answer.from_json(record["answer"])})

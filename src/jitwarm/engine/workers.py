@@ -22,8 +22,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from jitwarm.engine import wire
@@ -68,15 +69,21 @@ class Workers:
         modules: What the mother of a backend, given by name, imports before she forks.
         emit: Receives `child_start` and `child_end`.
         limits: Of each compile process.
+        environ: Variables of the compile processes, over those of this one.
 
     Attributes:
         limits: As given.
     """
 
     def __init__(
-        self, modules: Callable[[str], Sequence[str]], emit: Callable[..., None], limits: Limits = Limits()
+        self,
+        modules: Callable[[str], Sequence[str]],
+        emit: Callable[..., None],
+        limits: Limits = Limits(),
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._modules = modules
+        self._environ = environ
         self._emit = emit
         self.limits = limits
         self._families: dict[str, _Family] = {}
@@ -138,7 +145,7 @@ class Workers:
         family = self._families.setdefault(backend or "", _Family())
         with family.lock, contextlib.suppress(WorkersUnavailableError):
             if family.mother is None and not self._is_closed:
-                family.mother = _Mother(self._modules(backend or ""), self.limits)
+                family.mother = self._mother(backend)
 
     def await_start(self, backend: str | None) -> None:
         """Wait until a mother has done her imports and a first worker is there.
@@ -192,12 +199,15 @@ class Workers:
                 return family.mother.fork()
             except WorkersUnavailableError:
                 family.mother = None  # she has died meanwhile: once more, with another
-        family.mother = _Mother(self._modules(backend or ""), self.limits)
+        family.mother = self._mother(backend)
         try:
             return family.mother.fork()
         except WorkersUnavailableError:
             family.mother = None
             raise
+
+    def _mother(self, backend: str | None) -> "_Mother":
+        return _Mother(self._modules(backend or ""), self.limits, self._environ)
 
 
 class _Family:
@@ -213,7 +223,7 @@ class _Family:
 class _Mother:
     """One process that forks workers and knows how they ended."""
 
-    def __init__(self, preload: Sequence[str], limits: Limits) -> None:
+    def __init__(self, preload: Sequence[str], limits: Limits, environ: Mapping[str, str]) -> None:
         self._limits = limits
         try:
             self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as she does
@@ -223,7 +233,7 @@ class _Mother:
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
                 [sys.executable, "-P", "-m", "jitwarm.child", str(theirs.fileno()), *preload],
-                env=environment_of_child(),
+                env={**environment_of_child(), **environ, **BLIND},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,

@@ -1,1 +1,1 @@
-"""Servers that jitwarm warms: each finds us in its own way, and each has its own place in its start."""
+"""What jitwarm works with: servers that it warms, each of which finds us in its own way, and clusters that build for it."""

@@ -86,7 +86,8 @@ class Store:
                 _ELSEWHERE,
             ) from exc
 
-    def fingerprint(self, *parts: str) -> str:
+    @staticmethod
+    def fingerprint(*parts: str) -> str:
         """The name of the entry that these parts decide: kernel id, key text, target, toolchain, source."""
         return hashlib.sha256("\0".join(("jitwarm-entry-1", *parts)).encode()).hexdigest()
 

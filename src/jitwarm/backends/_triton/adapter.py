@@ -74,11 +74,17 @@ class TritonBackend(Backend):
     def relocate(self, root: Path) -> None:
         """Rewrite the absolute paths in Triton's group files; while the old place exists, Triton would read that one."""
         for group in (root / "triton").glob("*/__grp__*.json"):
-            record = json.loads(group.read_text(encoding="utf-8"))
-            record["child_paths"] = {name: str(group.parent / name) for name in record["child_paths"]}
             temporary = group.with_name(f".{group.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(record), encoding="utf-8")
+            temporary.write_bytes(self.relocated(group, group.read_bytes()))
             temporary.replace(group)
+
+    def relocated(self, file: Path, content: bytes) -> bytes:
+        """A group file names its neighbours by absolute path."""
+        if not (file.name.startswith("__grp__") and file.suffix == ".json"):
+            return content
+        record = json.loads(content)
+        record["child_paths"] = {name: str(file.parent / name) for name in record["child_paths"]}
+        return json.dumps(record).encode()
 
     def examine(self) -> list[Finding]:
         """Version, and the C compiler that Triton before 3.8 needs at the first launch of each signature."""
