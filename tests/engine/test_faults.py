@@ -1,0 +1,100 @@
+"""Every fault of `jitwarm.testing`, in real compile processes with real compilers around it: it costs its own key.
+
+The plan is that of `tests/support/surrounded.py`: one compile process at a time builds a real key, the fault, a real key.
+"""
+
+import json
+import os
+
+import pytest
+
+pytest.importorskip("triton")
+import surrounded
+from fault_kit import notes
+from processes import marked, wait_until
+
+from jitwarm.testing import FAULTS
+
+# Longer than any key that works; and long enough for one that does to be built on a busy machine.
+LONG_S, SHORT_S = 300.0, 15.0
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """The plugin is installed, for this process and for those that it starts, which are known by a variable."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("FAULTY_NOTES", str(tmp_path / "notes"))
+    surrounded.install(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+
+def run(root, compiler, fault, **settings):
+    """One start of a server. Returns its rows by kernel as (outcome, error), and its events."""
+    surrounded.forget()
+    events = []
+    session = surrounded.session(root, compiler, fault, [events.append], **settings)
+    try:
+        report = session.run(session.plan())
+    finally:
+        session.finish()
+    wait_until(lambda: not marked(), "no process is left")
+    rows = {id_.partition(":")[2]: (kernel.rows[0].outcome, kernel.rows[0].error) for id_, kernel in report.kernels.items()}
+    return rows, events
+
+
+def files(root):
+    """What was built, by kernel: the artifacts with their digests."""
+    entries = [json.loads(file.read_text()) for file in (root / "manifest").glob("*.json")]
+    return {entry["kernel"].partition(":")[2]: entry["files"] for entry in entries}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """What is built where nothing is faulty, by compiler."""
+    known = {}
+
+    def sound(compiler):
+        if compiler not in known:
+            root = tmp_path_factory.mktemp("sound") / "store"
+            run(root, compiler, None)
+            known[compiler] = files(root)
+        return known[compiler]
+
+    return sound
+
+
+def check(root, compiler, fault, sound):
+    """A start with the fault, and another one."""
+    key_timeout_s = SHORT_S if fault.outcome == "timed_out" else LONG_S
+    rows, events = run(root, compiler, fault.name, key_timeout_s=key_timeout_s)
+    around = {"before": "compiled", "witness before": "loaded", "witness after": "loaded", "after": "compiled"}
+    assert {name: rows[name] for name in around} == {name: (outcome, None) for name, outcome in around.items()}
+    assert not [event.get("why") or event["error"] for event in events if event["event"] in ("local", "isolation_unavailable")]
+    outcome, error = rows["faulty"]
+    assert outcome == fault.outcome, error
+    assert fault.says in (error or "")
+    assert bool(error) == bool(fault.says)
+    assert len(error or "") < 20_000
+    built = files(root)
+    assert {name: built[name] for name in ("before", "after")} == {name: sound[name] for name in ("before", "after")}
+    if fault.outcome == "compiled":
+        assert built["faulty"] == sound["within"]
+    assert n_tries(fault) == (2 if fault.is_deadly else 1)
+    first, second = states()
+    assert first == second
+
+
+def states():
+    """What the witnesses found in compile processes."""
+    found = [noted for noted in notes() if noted["does"] in surrounded.WITNESSES and noted["pid"] != os.getpid()]
+    return [{name: value for name, value in noted.items() if name not in ("does", "pid", "mother")} for noted in found]
+
+
+def n_tries(fault):
+    """How often a compile process began the key."""
+    return sum(noted["does"] == fault.name and noted["pid"] != os.getpid() for noted in notes())
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
+def test_a_fault_costs_its_own_key(tmp_path, fault, sound):
+    check(tmp_path / "store", "triton", fault, sound("triton"))
