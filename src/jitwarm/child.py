@@ -6,6 +6,7 @@ built-in policy for the one plugin that its jobs name, and builds keys into the 
 """
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import select
@@ -22,8 +23,10 @@ from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.engine import wire
 from jitwarm.engine.compiler import BuiltinPolicy
+from jitwarm.engine.descendants import adopt_orphans, end_children
 from jitwarm.engine.jobs import Answer, Job
 from jitwarm.engine.plan import describe_error, outcome_of
+from jitwarm.engine.process_state import ProcessState
 from jitwarm.events import EventLog
 from jitwarm.registry import Registry
 from jitwarm.settings import read_config
@@ -38,6 +41,7 @@ def main() -> None:
         sys.exit("jitwarm.child is started by jitwarm; nothing to do by hand")
     _widen_affinity()
     _be_killed_first()
+    adopt_orphans()
     for module in sys.argv[2:]:
         with contextlib.suppress(Exception):  # the job that needs it will say what is wrong
             importlib.import_module(module)
@@ -60,6 +64,7 @@ class _Mother:
             for pid in self._workers:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
+            end_children()
 
     def _is_wanted(self) -> bool:
         """The socket may be held open by a process that was forked meanwhile, so the parent is asked for as well."""
@@ -119,9 +124,12 @@ def _work(jobs: int, output: int) -> NoReturn:
 
 
 def _answer_jobs(sock: socket.socket) -> None:
-    builder = _Builder()
+    builder, state, me = _Builder(), ProcessState(), os.getpid()
     while (record := wire.receive(sock)) is not None:
-        wire.send(sock, builder.answer(Job.from_json(record)).to_json())
+        answer = builder.answer(Job.from_json(record))
+        if os.getpid() != me:
+            os._exit(0)  # the compiler forked and went on in both: one of them answers
+        wire.send(sock, dataclasses.replace(answer, is_last=not state.restore()).to_json())
 
 
 class _Builder:
@@ -142,7 +150,7 @@ class _Builder:
             key = decode_key(record.kernel, job.key)
             with TargetScope(wiring.target):
                 n_compiles = wiring.policy.build(record.kernel, key, wiring.target)
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - as said above
+        except BaseException as exc:  # noqa: BLE001 - as said above; nobody interrupts this process but a compiler itself
             return Answer(outcome_of(exc).value, seconds=_since(start), error=describe_error(exc))
         return Answer("built", n_compiles, _since(start))
 

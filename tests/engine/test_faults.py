@@ -38,7 +38,9 @@ def run(root, compiler, fault, **settings):
     finally:
         session.finish()
     wait_until(lambda: not marked(), "no process is left")
-    rows = {id_.partition(":")[2]: (kernel.rows[0].outcome, kernel.rows[0].error) for id_, kernel in report.kernels.items()}
+    rows = {
+        id_.partition(":")[2]: (kernel.rows[0].outcome, kernel.rows[0].error) for id_, kernel in report.kernels.items()
+    }
     return rows, events
 
 
@@ -69,7 +71,9 @@ def check(root, compiler, fault, sound):
     rows, events = run(root, compiler, fault.name, key_timeout_s=key_timeout_s)
     around = {"before": "compiled", "witness before": "loaded", "witness after": "loaded", "after": "compiled"}
     assert {name: rows[name] for name in around} == {name: (outcome, None) for name, outcome in around.items()}
-    assert not [event.get("why") or event["error"] for event in events if event["event"] in ("local", "isolation_unavailable")]
+    assert not [
+        event.get("why") or event["error"] for event in events if event["event"] in ("local", "isolation_unavailable")
+    ]
     outcome, error = rows["faulty"]
     assert outcome == fault.outcome, error
     assert fault.says in (error or "")
@@ -82,6 +86,26 @@ def check(root, compiler, fault, sound):
     assert n_tries(fault) == (2 if fault.is_deadly else 1)
     first, second = states()
     assert first == second
+    if fault.is_quarantined or fault.outcome == "compiled":
+        check_next_start(root, compiler, fault, rows)
+
+
+def check_next_start(root, compiler, fault, rows):
+    """Nothing is built, nothing is tried, no process is started."""
+    n_before = n_tries(fault)
+    again, events = run(root, compiler, fault.name)
+    assert {outcome for name, (outcome, _) in again.items() if name != "faulty"} == {"loaded"}
+    outcome, error = again["faulty"]
+    if fault.is_quarantined:
+        (file,) = (root / "quarantine").glob("*.json")
+        assert outcome == "failed"
+        assert f"not tried again, because earlier {rows['faulty'][1].splitlines()[0]}" in error
+        assert str(file) in error
+    else:
+        assert (outcome, error) == ("loaded", None)
+        assert not (root / "quarantine").exists()
+    assert n_tries(fault) == n_before
+    assert not {"child_start", "build_start", "compile"} & {event["event"] for event in events}
 
 
 def states():

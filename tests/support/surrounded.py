@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import fault_kit
 import kits
@@ -131,12 +132,13 @@ class Witness:
         fault_kit.note(
             self.name,
             umask=umask,
-            directory=os.getcwd(),
+            directory=str(Path.cwd()),
             environ=dict(os.environ),
             locale=locale.setlocale(locale.LC_ALL),
             on_child=str(signal.getsignal(signal.SIGCHLD)),
             alarm_s=signal.getitimer(signal.ITIMER_REAL)[0],
-            output=[os.readlink(f"/proc/self/fd/{fd}").partition(":")[0] for fd in (1, 2)],
+            output=[str(Path(f"/proc/self/fd/{fd}").readlink()).partition(":")[0] for fd in (1, 2)],
+            can_print=[not stream.closed for stream in (sys.stdout, sys.stderr)],
         )
 
     def is_warm(self, key):

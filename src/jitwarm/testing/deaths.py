@@ -120,9 +120,9 @@ def forks_and_ends() -> None:
     os._exit(_STATUS)
 
 
-@a_fault("failed", "the compile process ended", is_deadly=True)
+@a_fault("compiled", is_deadly=True)
 def closes_every_descriptor() -> None:
-    """Closes all files and sockets but the standard ones, as daemons do, and goes on."""
+    """Closes all files and sockets but the standard ones, as daemons do, and goes on: it builds, and cannot say so."""
     os.closerange(3, _MAX_FD)
 
 

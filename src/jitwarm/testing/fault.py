@@ -17,7 +17,7 @@ class Fault:
         outcome: How the row of such a key ends where keys are built in compile processes.
         says: A part of the row's error; empty where there is none.
         is_deadly: Whether the compile process dies of it, or can no longer be understood: the key is tried once more in a
-            fresh process, then quarantined. A key that hangs (outcome `timed_out`) is quarantined at once.
+            fresh process, then quarantined if nothing was built. A key that hangs (outcome `timed_out`) is quarantined at once.
         is_harmless: Whether it only raises, so that any process can have it. Every other fault is had by compile processes
             only.
         act: Has the fault. What it returns, if anything, is what the compile answers.
@@ -34,7 +34,7 @@ class Fault:
     @property
     def is_quarantined(self) -> bool:
         """Whether the next start does not try the key again."""
-        return self.is_deadly or self.outcome == "timed_out"
+        return self.outcome == "timed_out" or (self.is_deadly and self.outcome == "failed")
 
 
 def a_fault(

@@ -4,6 +4,7 @@ import contextlib
 import locale
 import os
 import signal
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -86,6 +87,13 @@ def closes_its_output() -> None:
     """Closes stdout and stderr, so that the next two files that are opened receive what is printed."""
     os.close(1)
     os.close(2)
+
+
+@a_fault("compiled")
+def closes_its_streams() -> None:
+    """Closes `sys.stdout` and replaces `sys.stderr`, after which `print` raises."""
+    sys.stdout.close()
+    sys.stderr = None  # as in a process without a console
 
 
 @a_fault("compiled")
