@@ -8,10 +8,8 @@ from jitwarm.testing import FAULTS
 CHOSEN = [
     ("cutedsl", "cutlass", "segfaults"),
     ("cutedsl", "cutlass", "changes the environment"),
-    ("cutedsl", "cutlass", "loses its directory"),
     ("tilelang", "tilelang", "segfaults"),
     ("tilelang", "tilelang", "loses its directory"),
-    ("tilelang", "tilelang", "changes the locale"),
 ]
 
 
