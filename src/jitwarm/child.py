@@ -8,7 +8,9 @@ built-in policy for the one plugin that its jobs name, and builds keys into the 
 import contextlib
 import dataclasses
 import importlib
+import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -36,9 +38,11 @@ _POLL_S = 1.0
 
 
 def main() -> None:
-    """Be a mother until the control socket closes."""
+    """Be a mother until the control socket closes; or build one key, in the foreground, and end."""
     if len(sys.argv) < 2:  # noqa: PLR2004 - program and socket
         sys.exit("jitwarm.child is started by jitwarm; nothing to do by hand")
+    if sys.argv[1] == "--job":
+        sys.exit(_build_one(Path(sys.argv[2])))
     _widen_affinity()
     _be_killed_first()
     adopt_orphans()
@@ -75,16 +79,18 @@ class _Mother:
         message, fds, _, _ = socket.recv_fds(self._control, 1 << 16, 2)
         if not message:
             return False
+        question = wire.unpack(message)
         if fds:
-            wire.send(self._control, {"pid": self._fork(*fds)})
+            wire.send(self._control, {"pid": self._fork(*fds, **question)})
         else:
-            wire.send(self._control, {"status": self._wait(message)})
+            wire.send(self._control, {"status": self._wait(**question)})
         return True
 
-    def _fork(self, jobs: int, output: int) -> int:
+    def _fork(self, jobs: int, output: int, memory_bytes: int | None, nice: int) -> int:
         pid = os.fork()
         if pid == 0:
             self._control.close()
+            _limit(memory_bytes, nice)
             _work(jobs, output)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.setpgid(pid, pid)  # whoever comes first: this process may be asked to kill it before it has run
@@ -93,12 +99,11 @@ class _Mother:
         os.close(output)
         return pid
 
-    def _wait(self, message: bytes) -> int | None:
+    def _wait(self, wait: int) -> int | None:
         """The exit status of a worker that is gone; negative for a signal."""
-        pid = wire.unpack(message)["wait"]
-        self._workers.discard(pid)
+        self._workers.discard(wait)
         try:
-            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            return os.waitstatus_to_exitcode(os.waitpid(wait, 0)[1])
         except ChildProcessError:
             return None
 
@@ -125,11 +130,26 @@ def _work(jobs: int, output: int) -> NoReturn:
 
 def _answer_jobs(sock: socket.socket) -> None:
     builder, state, me = _Builder(), ProcessState(), os.getpid()
-    while (record := wire.receive(sock)) is not None:
+    while True:
+        record, locks = wire.receive_with_descriptors(sock, 1)
+        if record is None:
+            return
         answer = builder.answer(Job.from_json(record))
         if os.getpid() != me:
             os._exit(0)  # the compiler forked and went on in both: one of them answers
+        for lock in locks:
+            os.close(lock)
         wire.send(sock, dataclasses.replace(answer, is_last=not state.restore()).to_json())
+
+
+def _build_one(file: Path) -> str | None:
+    """Build the one key of a file. Returns what went wrong, for `sys.exit`."""
+    job = Job.from_json(json.loads(file.read_text(encoding="utf-8")))
+    answer = _Builder().answer(job)
+    if answer.status != "built":
+        return f"{answer.status}: {answer.error}"
+    print(f"built in {answer.seconds:.2f} s, {answer.n_compiles} compiler runs; it is in {job.root}")  # noqa: T201 - for a person
+    return None
 
 
 class _Builder:
@@ -150,6 +170,8 @@ class _Builder:
             key = decode_key(record.kernel, job.key)
             with TargetScope(wiring.target):
                 n_compiles = wiring.policy.build(record.kernel, key, wiring.target)
+        except MemoryError as exc:
+            return Answer("died", seconds=_since(start), error=describe_error(exc))
         except BaseException as exc:  # noqa: BLE001 - as said above; nobody interrupts this process but a compiler itself
             return Answer(outcome_of(exc).value, seconds=_since(start), error=describe_error(exc))
         return Answer("built", n_compiles, _since(start))
@@ -201,6 +223,15 @@ def _widen_affinity() -> None:
     """A bound process passes its one core on; the compile processes may use whatever the container has."""
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
+def _limit(memory_bytes: int | None, nice: int) -> None:
+    """Keep this process, and each that it starts, within its limits."""
+    if memory_bytes is not None:
+        with contextlib.suppress(OSError, ValueError):  # a limit below today's may not be raised
+            resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    if nice:
+        os.nice(nice)
 
 
 def _be_killed_first() -> None:

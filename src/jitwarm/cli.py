@@ -6,6 +6,7 @@ progress and errors to stderr.
 
 import json
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 from rich.console import Console
 
 from jitwarm import doctor as preflight
+from jitwarm import repro as reproduction
 from jitwarm import tables
 from jitwarm.contract.backend import Finding
 from jitwarm.contract.target import Target
@@ -143,6 +145,21 @@ def bake(
 
 
 @app.command()
+def repro(
+    key: Annotated[str, typer.Argument(help="Digest of the key, or its first digits, as reports print it.")],
+    root: Annotated[
+        Path | None, typer.Option("--root", help="The store of the run that planned it. Default: this user's store.")
+    ] = None,
+) -> None:
+    """Build one key alone, in the foreground, as a run planned it: to see the compiler fail. Touches no store."""
+    place = (root or _read(None, None).settings.root).absolute()
+    planned = reproduction.find(place, key)
+    _console().print(f"{planned.job.kernel} [{planned.label}] for {planned.job.target}", markup=False, soft_wrap=True)
+    _console().print(f"as planned in {planned.log}", markup=False, soft_wrap=True)
+    reproduction.run(planned)
+
+
+@app.command()
 def doctor(config: ConfigFile = None, target: TargetName = None, as_json: AsJson = False) -> None:
     """Check compilers, backends, caches and target, and say what to do about each finding."""
     asked = _read(config, None)
@@ -174,6 +191,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command line and exit; an error of ours is one clear sentence and its exit code, never a traceback."""
     if sys.platform != "linux":
         _fail(UsageError(f"jitwarm runs on Linux, not on {sys.platform}"), USAGE)
+    signal.signal(signal.SIGTERM, _end)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # compilers' advice to their own users, in the middle of our report
     try:
@@ -187,6 +205,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
     except JitwarmError as exc:
         _fail(exc, FAILED)
     sys.exit(0)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    """Asked to end: clean up on the way out, as after Ctrl-C."""
+    sys.exit(128 + number)
 
 
 def _run(

@@ -10,6 +10,21 @@ ON, OFF = frozenset({"1", "true", "yes", "on", "all"}), frozenset({"", "0", "fal
 # The compilers' own variables, and the directory below the store's root that each should name.
 CACHE_VARIABLES = {"TRITON_CACHE_DIR": "triton", "TILELANG_CACHE_DIR": "tilelang", "CUTE_DSL_CACHE_DIR": "cutedsl"}
 
+# Variables that change what a compiler makes, or whether it can: the beginnings of names, and whole names.
+_COMPILER_PREFIXES = ("TRITON_", "CUTE_DSL_", "TILELANG_", "TVM_", "LLVM_", "MLIR_", "NVPTX_", "PTXAS_", "NVCC_")
+_COMPILER_NAMES = frozenset(
+    {"CC", "CXX", "CUDA_HOME", "CUDA_PATH", "DISABLE_PTXAS_OPT", "HIP_PATH", "PATH", "ROCM_PATH"}
+)
+
+
+def compiler_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What of the environment the compilers look at, without the places of their caches."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if (name in _COMPILER_NAMES or name.startswith(_COMPILER_PREFIXES)) and name not in CACHE_VARIABLES
+    }
+
 
 def is_disabled(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether `JITWARM_DISABLE` switches everything off."""

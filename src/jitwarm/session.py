@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,13 +16,15 @@ from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.deadlines import Deadline
 from jitwarm.engine.compiler import BuiltinPolicy
-from jitwarm.engine.cpus import usable_cpus
+from jitwarm.engine.container import usable_cpus, usable_memory_bytes
 from jitwarm.engine.isolation import ChildIsolation
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, make_plan
 from jitwarm.engine.prefetch import Task, in_order_of_readiness
 from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
-from jitwarm.engine.workers import Workers
+from jitwarm.engine.schedule import ExpectedSeconds, Item, first_of_each_first, longest_first
+from jitwarm.engine.workers import Limits, Workers
+from jitwarm.environment import compiler_variables
 from jitwarm.errors import (
     InvalidKernelError,
     KeySpaceTooLargeError,
@@ -42,6 +45,8 @@ from jitwarm.tracing import Explanation, collected_traces, explain
 _MAX_KEYS = 20_000
 # Each holds a compiler and the plugin's imports, half a gigabyte and more.
 _MAX_WORKERS = 16
+_LEAST_MEMORY_BYTES = 4 << 30
+_LAST_PRIORITY = 19
 
 
 class Session:
@@ -91,7 +96,8 @@ class Session:
         self.explanations: dict[str, list[Explanation]] = {}
         self._explains = False
         self._n_ranks = n_ranks
-        self._workers = Workers(self._modules_of, self.log.emit)
+        self._workers = Workers(self._modules_of, self.log.emit, self._limits())
+        self._background: threading.Thread | None = None
         self._isolation = self._make_isolation() if asked.settings.isolate else None
         self._policy = BuiltinPolicy(
             self.registry.backends, self.log.emit, asked.settings.lock_timeout_s, self._isolation
@@ -109,6 +115,8 @@ class Session:
         self.log.emit("config", config=dataclasses.asdict(self.asked.config))
         self.registry.load_installed()
         self.log.emit("plugins_left_out", plugins=self.registry.left_out)
+        self.log.emit("backends", plugins={b.name: self.registry.owner_of(b.name) for b in self.registry.backends})
+        self.log.emit("environment", variables=compiler_variables())
         self._place_caches(insist=self._insists)
         self._check_extra()
         self.kernels = self.registry.kernels(self.asked.config, self.target)
@@ -134,12 +142,22 @@ class Session:
             ids = ", ".join(kernel.id for kernel in kernels)
             hint = "; ".join([f"kernels are {ids}" if ids else "no kernel is installed", *refused])
             raise UsageError(f"no kernel matches {kernel_glob!r}", hint)
-        if will_run and self._isolation and not any(self.root.glob("manifest/*.json")):
-            for backend in {kernel.backend for kernel in chosen}:
-                self._workers.prestart(backend)
+        if will_run and not any(self.root.glob("manifest/*.json")):
+            self.prestart(kernel.backend for kernel in chosen)
         plan = make_plan(chosen, self._list_keys_in_time, self.target)
         announce(plan, self.log.emit)
         return plan
+
+    def prestart(self, backends: Iterable[str | None], *, wait: bool = False) -> None:
+        """Let the compile processes of backends begin with their imports; with `wait`, until these are done.
+
+        Raises:
+            WorkersUnavailableError: With `wait`, no process can be started.
+        """
+        for backend in set(backends) if self._isolation else ():
+            self._workers.prestart(backend)
+            if wait:
+                self._workers.await_start(backend)
 
     def run(self, plan: Plan) -> Report:
         """Make every key of `plan` warm.
@@ -147,22 +165,51 @@ class Session:
         Raises:
             StoreError: The store cannot be used; nothing was compiled.
         """
-        self._open_store()
-        self._set_budget()
-        keys = self._in_order(plan)
+        store = self._open_store()
+        keys = self._scheduled(plan, store)
+        self._set_budget(keys)
+        ready = self._as_they_are_built(keys)
         try:
-            run(keys, self._compile, self.log.emit)
+            run(ready, self._compile, self.log.emit)
         finally:
-            if isinstance(keys, Generator):
-                keys.close()  # nothing more is begun
+            if isinstance(ready, Generator):
+                ready.close()  # nothing more is begun
             self._workers.close()
             self.log.emit("run_end")
         return self.report
 
     def finish(self) -> None:
-        """Close the event log and end what is left. What is emitted later reaches listeners only."""
-        self._workers.close()
-        self.log.close()
+        """Close the event log and end what is left; what goes on in the background does so at its end."""
+        if self._background is None:
+            self._workers.close()
+            self.log.close()
+
+    def finish_in_background(self, plan: Plan) -> None:
+        """Build what the budget left out, if the settings say so: in one process of the lowest priority, into the store.
+
+        Nothing is loaded, so this process is not disturbed; the next start finds it, and so does a compiler that looks on disk
+        before it compiles. Ends with this process.
+        """
+        rows = {(kernel.id, row.digest): row.outcome for kernel in self.report.kernels.values() for row in kernel.rows}
+        late = [item for item in plan.keys if rows.get((item[0].id, item[1].digest)) == Outcome.SKIPPED.value]
+        if not (self.asked.settings.finish_in_background and late and self._isolation):
+            return
+        self._policy.elsewhere.lift_budget()
+        self._isolation.ends_at = None
+        self._workers.reopen(dataclasses.replace(self._workers.limits, nice=_LAST_PRIORITY))
+        tasks = self._tasks(first_of_each_first(late))
+        self._background = threading.Thread(
+            target=self._build_late, args=(tasks,), name="jitwarm: background", daemon=True
+        )
+        self._background.start()
+
+    def _build_late(self, tasks: Sequence[Task[Item]]) -> None:
+        self.log.emit("background_start", n=len(tasks))
+        for _ in in_order_of_readiness(tasks, self._policy.build_ahead, 1, self._policy.patience_s):
+            pass
+        self.log.emit("background_end")
+        self._background = None
+        self.finish()
 
     def _modules_of(self, backend_name: str) -> Sequence[str]:
         """What a compile process for a backend imports first; asked late, when every plugin's backends are known."""
@@ -180,26 +227,47 @@ class Session:
             self.log.emit,
         )
 
-    def _set_budget(self) -> None:
-        """From when on nothing more is built."""
-        if self.asked.settings.time_budget_s is not None:
-            self._policy.ends_at = self._started + self.asked.settings.time_budget_s
-            if self._isolation:
-                self._isolation.ends_at = self._policy.ends_at
+    def _limits(self) -> Limits:
+        """What each compile process may take: its part of this container's memory."""
+        settings = self.asked.settings
+        part = usable_memory_bytes() // (self._n_workers * self._n_ranks)
+        memory_bytes = settings.worker_memory_bytes or max(part, _LEAST_MEMORY_BYTES)
+        return Limits(memory_bytes, settings.worker_max_jobs)
 
-    def _in_order(self, plan: Plan) -> Iterable[tuple[PlannedKernel, PlannedKey]]:
+    @property
+    def _n_workers(self) -> int:
+        return self.asked.settings.workers or min(_MAX_WORKERS, max(1, usable_cpus() // self._n_ranks))
+
+    def _set_budget(self, keys: Sequence[Item]) -> None:
+        """From when on nothing more is built, and which keys are not."""
+        settings, elsewhere = self.asked.settings, self._policy.elsewhere
+        if settings.time_budget_s is not None:
+            elsewhere.ends_at = self._started + settings.time_budget_s
+            if self._isolation:
+                self._isolation.ends_at = elsewhere.ends_at
+        if settings.max_keys is not None:
+            elsewhere.left_out = frozenset((kernel.id, key.text) for kernel, key in keys[settings.max_keys :])
+
+    def _scheduled(self, plan: Plan, store: Store) -> list[Item]:
+        """The keys in the order in which they are begun."""
+        settings = self.asked.settings
+        if settings.time_budget_s is not None or settings.max_keys is not None:
+            return first_of_each_first(plan.keys)
+        of_backend = {backend.name: backend.typical_compile_s for backend in self.registry.backends}
+        return longest_first(plan.keys, ExpectedSeconds(store.timings(), of_backend))
+
+    def _as_they_are_built(self, keys: Sequence[Item]) -> Iterable[Item]:
         """The keys in the order in which they can be loaded; built ahead in compile processes, if there are any.
 
         Where a site decides how keys are compiled, it is asked key by key: what it would fetch must not be built.
         """
         if self._isolation is None or self.registry.has_policy("jitwarm_compile"):
-            return plan.keys
-        settings = self.asked.settings
-        longest_first = {backend.name: -backend.typical_compile_s for backend in self.registry.backends}
-        keys = sorted(plan.keys, key=lambda item: longest_first.get(item[0].backend or "", -1.0))
-        tasks = [Task(item, self._job(*item)) for item in (plan.keys if self._policy.ends_at else keys)]
-        n_workers = settings.workers or min(_MAX_WORKERS, max(1, usable_cpus() // self._n_ranks))
-        return in_order_of_readiness(tasks, self._policy.build_ahead, n_workers, self._policy.patience_s)
+            return keys
+        build = self._policy.build_ahead
+        return in_order_of_readiness(self._tasks(keys), build, self._n_workers, self._policy.patience_s)
+
+    def _tasks(self, items: Sequence[Item]) -> list[Task[Item]]:
+        return [Task(item, self._job(*item)) for item in items]
 
     def _job(self, planned: PlannedKernel, key: PlannedKey) -> Any:
         try:
@@ -253,7 +321,7 @@ class Session:
                 "jitwarm_compile", **asked, target=self.target
             )
 
-    def _open_store(self) -> None:
+    def _open_store(self) -> Store:
         """Open the store and mend what a move broke, then record its path."""
         caches = {name for backend in self.registry.backends for name in backend.cache_variables.values()}
         store = Store(self.root, caches)
@@ -264,6 +332,9 @@ class Session:
             store.settle()
         self._policy.use(store)
         self.log.keep_in(self.root / "events")
+        if not store.has_locks:
+            self.log.emit("no_locks", root=str(self.root))
+        return store
 
     def _place_caches(self, *, insist: bool) -> None:
         """Point each compiler's own disk cache under the root, before the compiler is imported; a user's value wins."""

@@ -23,7 +23,8 @@ from jitwarm.errors import SettingsError
 T = TypeVar("T")
 _POLICIES = ("warn", "strict")
 _SECONDS = frozenset({"lock_timeout_s", "time_budget_s", "key_timeout_s", "plan_timeout_s"})
-_SWITCHES = frozenset({"manage_caches", "isolate", "adopt", "verbose"})
+_SWITCHES = frozenset({"manage_caches", "isolate", "adopt", "verbose", "finish_in_background"})
+_COUNTS = frozenset({"workers", "worker_memory_bytes", "worker_max_jobs", "max_keys"})
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,16 @@ class Settings:
         adopt: Inside vLLM, take over the kernels that vLLM registered for its own warm-up. `JITWARM_ADOPT`.
         workers: Compile processes at once; None means the processors that the cgroup leaves, divided by the ranks on this
             node. `JITWARM_WORKERS`.
+        worker_memory_bytes: Private memory that one compile process, and each compiler that it starts, may take; None means what
+            the cgroup leaves, divided by the processes at once, at least 4 GiB. `JITWARM_WORKER_MEMORY_BYTES`.
+        worker_max_jobs: Keys after which a compile process is replaced, because compilers keep memory that they no longer
+            need. `JITWARM_WORKER_MAX_JOBS`.
         time_budget_s: Seconds after which nothing is built any more; None means no limit.
             `JITWARM_TIME_BUDGET_S`.
+        max_keys: Number of keys that this start may build, the first of each kernel first; None means no limit. Those that are
+            in the store are loaded all the same. `JITWARM_MAX_KEYS`.
+        finish_in_background: Inside a server, build what the budget left out when the start is over, at the lowest priority, into
+            the store. `JITWARM_FINISH_IN_BACKGROUND`.
         key_timeout_s: Longest that one key may compile in a child process. `JITWARM_KEY_TIMEOUT_S`.
         plan_timeout_s: Longest that a plugin may take to be imported, to list its kernels, or one of them its keys.
             `JITWARM_PLAN_TIMEOUT_S`.
@@ -65,7 +74,11 @@ class Settings:
     isolate: bool = True
     adopt: bool = True
     workers: int | None = None
+    worker_memory_bytes: int | None = None
+    worker_max_jobs: int = 100
     time_budget_s: float | None = None
+    max_keys: int | None = None
+    finish_in_background: bool = False
     key_timeout_s: float = 300.0
     plan_timeout_s: float = 30.0
     verbose: bool = False
@@ -266,10 +279,10 @@ def _check(table: Mapping[str, Any], place: Callable[[str], str] = lambda _: "")
         seconds = getattr(settings, name)
         if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
             raise SettingsError(f"{name}: {seconds} is no time to wait", "give seconds, 0 or more", place(name))
-    if settings.workers is not None and settings.workers < 1:
-        raise SettingsError(
-            f"workers: {settings.workers} is no number of processes", "give 1 or more", place("workers")
-        )
+    for name in sorted(_COUNTS):
+        count = getattr(settings, name)
+        if count is not None and count < 1:
+            raise SettingsError(f"{name}: {count} is too few", "give 1 or more", place(name))
     return settings
 
 
@@ -307,9 +320,9 @@ def _value_of(name: str, text: str) -> Any:
         if word not in ON | OFF:
             raise SettingsError(f"JITWARM_{name.upper()}={text}", "give 1 or 0")
         return word in ON
-    if name == "workers":
+    if name in _COUNTS:
         if not word.isdecimal() or int(word) < 1:
-            raise SettingsError(f"JITWARM_WORKERS={text}", "give a number of processes, 1 or more")
+            raise SettingsError(f"JITWARM_{name.upper()}={text}", "give a whole number, 1 or more")
         return int(word)
     if name == "policy" and word not in _POLICIES:
         raise SettingsError(f"JITWARM_POLICY={text}", f"give {' or '.join(_POLICIES)}")

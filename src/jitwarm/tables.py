@@ -149,6 +149,8 @@ def _show_cold(console: Console, report: Report) -> None:
                 console.print(f"[{style}]{row.outcome}[/] {escape(kernel.id)} {escape(f'[{row.label}]')}")
                 for line in (row.error or "no reason given").splitlines():
                     console.print(f"    {escape(line)}", highlight=False)
+                if repro := report.repro(row):
+                    console.print(f"    to try it alone: {escape(repro)}", highlight=False, soft_wrap=True)
 
 
 def _show_refused(console: Console, report: Report) -> None:

@@ -267,7 +267,7 @@ def test_a_hang_is_tried_once_then_quarantined_and_tried_again_when_the_file_is_
     assert n_calls(what) == 1
     (file,) = quarantined(root)
     assert json.loads(file.read_text())["key"] == encode_key(Does(what))
-    outcome, error = run(root, what)[0]
+    outcome, error = run(root, what, key_timeout_s=SHORT_S)[0]
     assert outcome == "failed"
     assert "not tried again, because earlier not compiled after" in error
     assert str(file) in error

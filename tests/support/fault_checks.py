@@ -66,13 +66,13 @@ def check(root, compiler, fault, sound):
     first, second = states()
     assert first == second
     if fault.is_quarantined or fault.outcome == "compiled":
-        check_next_start(root, compiler, fault, rows)
+        check_next_start(root, compiler, fault, rows, key_timeout_s)
 
 
-def check_next_start(root, compiler, fault, rows):
-    """Nothing is built, nothing is tried, no process is started."""
+def check_next_start(root, compiler, fault, rows, key_timeout_s):
+    """With the same limits nothing is built, nothing is tried, no process is started."""
     n_before = n_tries(fault)
-    again, events = run(root, compiler, fault.name)
+    again, events = run(root, compiler, fault.name, key_timeout_s=key_timeout_s)
     assert {outcome for name, (outcome, _) in again.items() if name != "faulty"} == {"loaded"}
     outcome, error = again["faulty"]
     if fault.is_quarantined:

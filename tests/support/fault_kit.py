@@ -35,7 +35,19 @@ class Faulty(FaultyKernel):
 
     def compile(self, key):
         note(key.fault)
-        return DOES[key.fault]() if key.fault in DOES else super().compile(key)
+        word, _, rest = key.fault.partition(" ")
+        if word == "builds" and rest:
+            builds(key.fault)
+        elif word == "sleeps" and rest:  # "sleeps 6 s"
+            time.sleep(float(rest.split()[0]))
+            builds(key.fault)
+        elif word == "shows":
+            note(key.fault, value=os.environ.get(rest))
+        elif key.fault in DOES:
+            DOES[key.fault]()
+        else:
+            return super().compile(key)
+        return None
 
     def build(self, key):
         builds(key.fault)
@@ -64,9 +76,9 @@ def notes():
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def session(root, *does, listeners=(), **settings):
-    """A server's session over the installed plugin, with these keys in this order."""
-    asked = Asked(WarmupConfig(extra={"faulty": {"does": list(does)}}), Settings(plugins=("faulty",), **settings))
+def session(root, *does, listeners=(), plugin="faulty", **settings):
+    """A server's session over an installed plugin, with these keys in this order."""
+    asked = Asked(WarmupConfig(extra={plugin: {"does": list(does)}}), Settings(plugins=(plugin,), **settings))
     return Session(asked, Target("cuda", "90"), root=Path(root), listeners=listeners)
 
 
@@ -104,13 +116,18 @@ def meets(other, name):
     builds(name)
 
 
+def tells_its_priority():
+    note("priority", priority=os.nice(0))
+    builds("tells its priority")
+
+
 # What only these tests need; everything else is a fault of `jitwarm.testing`.
 DOES = {
     "builds": builds,
-    "builds too": lambda: builds("builds too"),
     "meets one": lambda: meets("meets another", "meets one"),
     "meets another": lambda: meets("meets one", "meets another"),
     "returns": lambda: None,
+    "tells its priority": tells_its_priority,
 }
 
 

@@ -1,67 +1,33 @@
 """The built-in policy: make one key warm by the kernel's own `compile`, watched, locked and recorded."""
 
-import threading
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from jitwarm.contract.backend import Backend, CompileCount, TargetScope
 from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
 from jitwarm.contract.keys import encode_key
 from jitwarm.contract.target import Target
-from jitwarm.engine.isolation import OVER_BUDGET
-from jitwarm.engine.jobs import Answer
+from jitwarm.engine.elsewhere import Build, Elsewhere, Isolation
 from jitwarm.engine.source import source_digest
 from jitwarm.errors import (
     CompileError,
     ContractError,
     JitwarmError,
-    KeyTimeoutError,
     LockTimeoutError,
-    QuarantinedError,
-    Skipped,
     ToolchainError,
-    Unresolved,
     UnsupportedTargetError,
-    WorkerDiedError,
     text_of,
 )
 from jitwarm.hookspecs import hookimpl
 from jitwarm.store import Entry, Store
 from jitwarm.store.store import remove
 
-# What a failure in another process is here.
-_FAILURES: dict[str, type[JitwarmError]] = {"unresolved": Unresolved, "skipped": Skipped}
-
 _ACTIVE: ContextVar["BuiltinPolicy"] = ContextVar("jitwarm_builtin_policy")
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One key on its way: what every step needs to know of it."""
-
-    record: RegisteredKernel
-    key: Any
-    text: str
-    target: Target
-    involved: Sequence[Backend]
-    fingerprint: str
-
-
-class Isolation(Protocol):
-    """Builds keys somewhere else than in this process."""
-
-    def build(self, kernel: RegisteredKernel, key: str, target: Target) -> Answer:
-        """Build one key, into the store. An answer whose status is `local` means: compile it here.
-
-        Raises:
-            KeyTimeoutError: The compiler hung.
-            WorkerDiedError: The compiler died.
-        """
 
 
 class BuiltinPolicy:
@@ -75,7 +41,7 @@ class BuiltinPolicy:
         isolation: Builds what is not in the store; then this process only loads. None compiles here.
 
     Attributes:
-        ends_at: On the clock of `time.monotonic`; from then on nothing is built, and what is in the store is still loaded.
+        elsewhere: What is built in other processes, and the budget.
     """
 
     def __init__(
@@ -89,12 +55,9 @@ class BuiltinPolicy:
         self._opened: Store | None = None
         self._emit = emit
         self._lock_timeout_s = lock_timeout_s
-        self._isolation = isolation
+        self.elsewhere = Elsewhere(isolation, emit)
         self._records: dict[int, RegisteredKernel] = {}
-        self._local: set[str] = set()
-        self._lock = threading.Lock()
         self._ahead: dict[str, int | Exception | None] = {}
-        self.ends_at: float | None = None
 
     def know(self, kernels: Iterable[RegisteredKernel]) -> None:
         """Remember where kernels come from."""
@@ -127,8 +90,8 @@ class BuiltinPolicy:
     @property
     def patience_s(self) -> float:
         """Longest wait for another process from now on: the lock's timeout, or what is left of the budget."""
-        timeout_s = self._lock_timeout_s or 0.0
-        return timeout_s if self.ends_at is None else min(timeout_s, max(self.ends_at - time.monotonic(), 0.0))
+        timeout_s, ends_at = self._lock_timeout_s or 0.0, self.elsewhere.ends_at
+        return timeout_s if ends_at is None else min(timeout_s, max(ends_at - time.monotonic(), 0.0))
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -163,15 +126,15 @@ class BuiltinPolicy:
             if any(backend.owns(kernel) and backend.is_warm(kernel, key) for backend in involved):
                 return Outcome.ALREADY_WARM
             job = self._job(kernel, key, target, involved)
-            with self._locked(job.fingerprint):
+            with self._locked(job.fingerprint) as lock:
                 known = self._intact(job)
-                n_built = self._n_built(job, known)
+                n_built = self._n_built(job, known, lock)
                 if n_built is not None and known is None:
                     known = self._store.find(job.fingerprint)
                 answer, n_compiled = self._build_here(job, known)
         if n_compiled and (n_built or known is not None):
             self._emit("load_recompiled", kernel=job.record.id, key=job.text, n=n_compiled)
-            self._local.add(job.record.id)
+            self.elsewhere.make_local(job.record)
         return answer or (Outcome.COMPILED if n_compiled or n_built else Outcome.LOADED)
 
     def job(self, kernel: Kernel, key: Any, target: Target) -> Any:
@@ -181,7 +144,8 @@ class BuiltinPolicy:
             Exception: What `compile` would raise before it compiles.
         """
         with self.pinned(kernel, target) as involved:
-            return None if self._is_local(kernel) else self._job(kernel, key, target, involved)
+            is_local = self.elsewhere.is_local(self._records[id(kernel)])
+            return None if is_local else self._job(kernel, key, target, involved)
 
     def build_ahead(self, job: Any) -> bool:
         """Build a job's key elsewhere if the store lacks it, and remember how that ended for `compile`. Never raises.
@@ -191,12 +155,10 @@ class BuiltinPolicy:
         Returns:
             False if another process is building this key now.
         """
-        if self.ends_at is not None and time.monotonic() >= self.ends_at:
-            return True  # `compile` says so
         try:
-            with self._store.lock(job.fingerprint, 0.0):
+            with self._store.lock(job.fingerprint, 0.0) as lock:
                 if self._intact(job) is None:
-                    self._ahead[job.fingerprint] = self._build_elsewhere(job)
+                    self._ahead[job.fingerprint] = self.elsewhere.build(job, self._store, lock)
         except LockTimeoutError:
             return False
         except Exception as exc:  # noqa: BLE001 - it becomes this key's row when its turn comes
@@ -210,13 +172,13 @@ class BuiltinPolicy:
             _, n_compiled = self._build_here(job, self._intact(job))
         return n_compiled
 
-    def _job(self, kernel: Kernel, key: Any, target: Target, involved: Sequence[Backend]) -> "_Job":
+    def _job(self, kernel: Kernel, key: Any, target: Target, involved: Sequence[Backend]) -> Build:
         record, text = self._records[id(kernel)], encode_key(key)
         toolchain = "; ".join(backend.toolchain().text() for backend in involved)
         fingerprint = self._store.fingerprint(record.id, text, str(target), toolchain, source_digest(record))
-        return _Job(record, key, text, target, involved, fingerprint)
+        return Build(record, key, text, target, involved, fingerprint)
 
-    def _intact(self, job: "_Job") -> Entry | None:
+    def _intact(self, job: Build) -> Entry | None:
         """The entry of a key, if it is there and whole; a damaged one is dropped."""
         known = self._store.find(job.fingerprint)
         if known and (damaged := self._store.damaged(known)):
@@ -224,12 +186,7 @@ class BuiltinPolicy:
             return None
         return known
 
-    def _is_local(self, kernel: Kernel) -> bool:
-        """Whether the keys of a kernel are compiled in this process."""
-        is_known = self._records[id(kernel)].id in self._local or getattr(kernel, "is_local", False)
-        return self._isolation is None or is_known
-
-    def _n_built(self, job: "_Job", known: Entry | None) -> int | None:
+    def _n_built(self, job: Build, known: Entry | None, lock: int | None) -> int | None:
         """How many compiler runs a build elsewhere took, ahead or now; None if the key must be built here.
 
         Raises:
@@ -243,44 +200,9 @@ class BuiltinPolicy:
             raise ended
         if ended is not None:
             return ended
-        if self.ends_at is not None and time.monotonic() >= self.ends_at:
-            raise Skipped(OVER_BUDGET)
-        return self._build_elsewhere(job)
+        return self.elsewhere.build(job, self._store, lock)
 
-    def _build_elsewhere(self, job: "_Job") -> int | None:
-        """Have a key built in another process. Returns the number of compiler runs; None if it must be built here."""
-        if self._isolation is None or self._is_local(job.record.kernel):
-            return None
-        if found := self._store.quarantined(job.fingerprint):
-            path, why = found
-            raise QuarantinedError(f"not tried again, because earlier {why}", f"remove {path} to have it tried")
-        self._emit("build_start", kernel=job.record.id, key=job.text)
-        try:
-            answer = self._isolation.build(job.record, job.text, job.target)
-        except (KeyTimeoutError, WorkerDiedError) as exc:
-            if self._intact(job) is not None:
-                return 1  # it had published what it built: only its answer, with the number of runs, is missing
-            why = exc.message.partition("\n")[0]
-            record = {"kernel": job.record.id, "key": job.text, "target": str(job.target), "why": why}
-            path = self._store.quarantine(job.fingerprint, record)
-            self._emit("quarantined", kernel=job.record.id, key=job.text, why=why, file=str(path))
-            raise
-        if answer.status == "local":
-            with self._lock:
-                is_known = job.record.id in self._local
-                self._local.add(job.record.id)
-            if not is_known:
-                self._emit("local", kernel=job.record.id, why=answer.error)
-            return None
-        if answer.status != "built":
-            raise _FAILURES.get(answer.status, CompileError)(answer.error)
-        if answer.n_compiles:
-            self._emit(
-                "built_in_child", kernel=job.record.id, key=job.text, n=answer.n_compiles, seconds=answer.seconds
-            )
-        return answer.n_compiles
-
-    def _build_here(self, job: "_Job", known: Entry | None) -> tuple[Outcome | None, int]:
+    def _build_here(self, job: Build, known: Entry | None) -> tuple[Outcome | None, int]:
         """Call the kernel's own compile, which loads what is there, and record what it built."""
         start = time.monotonic()
         try:
@@ -294,9 +216,8 @@ class BuiltinPolicy:
             answer, count = self._watched(job)
         seconds = round(time.monotonic() - start, 4)
         if count.n_compiled or known is None:
-            full = "; ".join(backend.toolchain().full_text() for backend in job.involved)
-            files = self._store.digests(count.files)
-            self._store.publish(Entry(job.fingerprint, job.record.id, job.text, str(job.target), full, files, seconds))
+            entry = Entry(job.fingerprint, job.record.id, job.text, str(job.target), job.toolchain, {}, seconds)
+            self._store.publish(dataclasses.replace(entry, files=self._store.digests(count.files)))
         if count.n_compiled:
             self._emit("compile", kernel=job.record.id, key=job.text, n=count.n_compiled, seconds=seconds)
         return answer, count.n_compiled
@@ -318,7 +239,7 @@ class BuiltinPolicy:
             raise UnsupportedTargetError(reason)
         return [owner]
 
-    def _watched(self, job: "_Job") -> tuple[Outcome | None, CompileCount]:
+    def _watched(self, job: Build) -> tuple[Outcome | None, CompileCount]:
         """Call the kernel's compile, with compiles counted and artifacts collected."""
         directory = self._store.objects(job.fingerprint)
         with ExitStack() as stack:
@@ -328,7 +249,7 @@ class BuiltinPolicy:
                 stack.enter_context(backend.exchange(directory, job.target))
             try:
                 answer = job.record.kernel.compile(job.key)
-            except JitwarmError:
+            except (JitwarmError, MemoryError):  # the latter says nothing of the key: a process with more may build it
                 raise
             except Exception as exc:
                 raise self._explained(exc, job.involved, job.target) from exc
@@ -354,15 +275,16 @@ class BuiltinPolicy:
         self._emit("entry_damaged", kernel=entry.kernel, key=entry.key, why=why)
 
     @contextmanager
-    def _locked(self, fingerprint: str) -> Iterator[None]:
+    def _locked(self, fingerprint: str) -> Iterator[int | None]:
         """Hold the key's lock; where it is not free in time, go on without it: late is better than never."""
         with ExitStack() as stack:
+            lock = None
             try:
                 if self._lock_timeout_s is not None:
-                    stack.enter_context(self._store.lock(fingerprint, self.patience_s))
+                    lock = stack.enter_context(self._store.lock(fingerprint, self.patience_s))
             except LockTimeoutError as exc:
                 self._emit("lock_timeout", error=exc.message)
-            yield
+            yield lock
 
 
 def _pin(stack: ExitStack, backend: Backend, target: Target, *, is_sure: bool) -> bool:

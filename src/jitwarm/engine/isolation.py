@@ -9,11 +9,10 @@ from pathlib import Path
 from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import RegisteredKernel
 from jitwarm.contract.target import Target
+from jitwarm.engine.elsewhere import OVER_BUDGET
 from jitwarm.engine.jobs import Answer, Job
 from jitwarm.engine.workers import Workers
 from jitwarm.errors import KeyTimeoutError, Skipped, WorkerDiedError, WorkersUnavailableError
-
-OVER_BUDGET = "the time budget ended before it was built (JITWARM_TIME_BUDGET_S)"
 
 
 class ChildIsolation:
@@ -50,8 +49,15 @@ class ChildIsolation:
         self._is_available = True
         self._lock = threading.Lock()
 
-    def build(self, kernel: RegisteredKernel, key: str, target: Target) -> Answer:
-        """Build one key; see `engine.compiler.Isolation`.
+    @property
+    def limits(self) -> dict[str, float]:
+        """What one key may take."""
+        memory_bytes = self._workers.limits.memory_bytes
+        limits: dict[str, float] = {"key_timeout_s": self._key_timeout_s}
+        return limits if memory_bytes is None else {**limits, "worker_memory_bytes": memory_bytes}
+
+    def build(self, kernel: RegisteredKernel, key: str, target: Target, lock: int | None = None) -> Answer:
+        """Build one key; see `engine.elsewhere.Isolation`.
 
         Raises:
             Skipped: The budget ended first.
@@ -76,9 +82,9 @@ class ChildIsolation:
         )
         try:
             try:
-                return self._ask(job, kernel.backend)
+                return self._ask(job, kernel.backend, lock)
             except WorkerDiedError:
-                return self._ask(job, kernel.backend)
+                return self._ask(job, kernel.backend, lock)
         except WorkersUnavailableError as exc:
             with self._lock:
                 was_available, self._is_available = self._is_available, False
@@ -86,10 +92,10 @@ class ChildIsolation:
                 self._emit("isolation_unavailable", error=str(exc))
             return Answer("local", error=exc.message)
 
-    def _ask(self, job: Job, backend: str | None) -> Answer:
+    def _ask(self, job: Job, backend: str | None, lock: int | None) -> Answer:
         left_s = self.ends_at - time.monotonic() if self.ends_at is not None else float("inf")
         try:
-            return self._workers.build(job, backend, min(self._key_timeout_s, max(left_s, 0.0)))
+            return self._workers.build(job, backend, min(self._key_timeout_s, max(left_s, 0.0)), lock)
         except KeyTimeoutError as exc:
             if left_s < self._key_timeout_s:
                 raise Skipped(OVER_BUDGET) from exc

@@ -48,8 +48,8 @@ class Answer:
     """What became of a job.
 
     Attributes:
-        status: `"built"`, `"local"` (the process cannot make this kernel: compile it where it was declared), or the outcome of a
-            failure.
+        status: `"built"`, `"local"` (the process cannot make this kernel: compile it where it was declared), `"died"` (it came to
+            the end of its memory, and is of no more use), or the outcome of a failure.
         n_compiles: Real compiler runs.
         seconds: How long it took.
         error: Why it failed, or why it is local.

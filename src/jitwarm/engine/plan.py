@@ -40,6 +40,7 @@ class PlannedKernel:
         keys: In the order in which they will be built.
         notes: What a reviewer should know, one sentence each.
         problem: `(outcome, error)` where listing failed.
+        import_path: `module:attribute` where another process finds the kernel, if not through its plugin.
     """
 
     id: str
@@ -48,6 +49,7 @@ class PlannedKernel:
     keys: tuple[PlannedKey, ...] = ()
     notes: tuple[str, ...] = ()
     problem: tuple[Outcome, str] | None = None
+    import_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,9 @@ def _planned(kernel: RegisteredKernel, list_keys: Callable[[RegisteredKernel], L
         place = "" if isinstance(exc, JitwarmError) else f"\n  at: {_place(exc)}"
         problem = (outcome_of(exc), describe_error(exc) + place)
         return PlannedKernel(kernel.id, kernel.backend, kernel.distribution, problem=problem)
-    return PlannedKernel(kernel.id, kernel.backend, kernel.distribution, planned, tuple(notes))
+    return PlannedKernel(
+        kernel.id, kernel.backend, kernel.distribution, planned, tuple(notes), import_path=kernel.import_path
+    )
 
 
 def _place(exc: BaseException) -> str:

@@ -1,11 +1,14 @@
 """The report: a function of a run's events, for people and for machines."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from jitwarm.contract.kernel import Outcome
+
+_SHORT = 12  # digits of a digest that tell a run's keys apart
 
 
 @dataclass
@@ -80,6 +83,13 @@ class Report:
         warm = all(row.outcome in fine for row in self.rows) and self.n_keys > 0
         return warm and not (strict and (self.refused or self.policy_errors))
 
+    def repro(self, row: Row) -> str:
+        """The command that builds a row's key alone; empty where the compiler was not at fault."""
+        blamed = (Outcome.FAILED.value, Outcome.TIMED_OUT.value)
+        if row.digest is None or row.outcome not in blamed:
+            return ""
+        return f"jitwarm repro {row.digest[:_SHORT]} --root {shlex.quote(self.root)}"
+
     def to_json(self) -> dict[str, Any]:
         """The documented document; plain data."""
         return {
@@ -100,6 +110,7 @@ class Report:
                             "outcome": row.outcome,
                             "seconds": row.seconds,
                             "error": row.error,
+                            "repro": self.repro(row) or None,
                         }
                         for row in kernel.rows
                     ],

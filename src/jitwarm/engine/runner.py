@@ -19,6 +19,7 @@ def announce(plan: Plan, emit: Emit) -> None:
             kernel=kernel.id,
             backend=kernel.backend,
             distribution=kernel.distribution,
+            import_path=kernel.import_path,
             notes=list(kernel.notes),
         )
         for key in kernel.keys:

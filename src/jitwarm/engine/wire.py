@@ -1,7 +1,9 @@
 """The wire format between a process and its compile processes: JSON with its length before it. No pickle."""
 
 import json
+import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from jitwarm.errors import WorkerDiedError
@@ -21,13 +23,17 @@ def unpack(data: bytes) -> Any:
     return json.loads(data[_LENGTH_BYTES:])
 
 
-def send(sock: socket.socket, message: Any) -> None:
-    """Send one message.
+def send(sock: socket.socket, message: Any, descriptors: Sequence[int] = ()) -> None:
+    """Send one message, and with it open files; this side keeps its own.
 
     Raises:
         OSError: The other side is gone.
     """
-    sock.sendall(pack(message))
+    data = pack(message)
+    if descriptors:
+        socket.send_fds(sock, [data[:_LENGTH_BYTES]], descriptors)
+        data = data[_LENGTH_BYTES:]
+    sock.sendall(data)
 
 
 def receive(sock: socket.socket) -> Any:
@@ -37,7 +43,24 @@ def receive(sock: socket.socket) -> Any:
         WorkerDiedError: What came is no message, or ended in its middle.
         TimeoutError: The socket's own timeout passed.
     """
-    head = _exactly(sock, _LENGTH_BYTES)
+    return _body(sock, _exactly(sock, _LENGTH_BYTES))
+
+
+def receive_with_descriptors(sock: socket.socket, n_descriptors: int) -> tuple[Any, list[int]]:
+    """The next message, and the open files that came with it, at most so many. They are closed in whatever is started.
+
+    Raises:
+        WorkerDiedError: As `receive`.
+    """
+    head, descriptors, _, _ = socket.recv_fds(sock, _LENGTH_BYTES, n_descriptors)
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    head += _exactly(sock, _LENGTH_BYTES - len(head)) if head else b""
+    return _body(sock, head), descriptors
+
+
+def _body(sock: socket.socket, head: bytes) -> Any:
+    """What follows the length; None where the connection was closed before it."""
     if not head:
         return None
     length = int.from_bytes(head, "big")

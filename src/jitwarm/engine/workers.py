@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jitwarm.engine import wire
@@ -40,6 +41,28 @@ _N_LINES = 8
 _POLL_S = 1.0
 _ENDED = "the compile process ended"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_OUT_OF_MEMORY = re.compile(r"MemoryError|bad_alloc|out of memory|cannot allocate", re.IGNORECASE)
+
+
+def environment_of_child() -> dict[str, str]:
+    """The environment of a compile process: it sees no GPU, and can import what this process can."""
+    path = os.pathsep.join(place for place in sys.path if place)
+    return {**os.environ, **BLIND, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one compile process may take.
+
+    Attributes:
+        memory_bytes: Of private memory; a compile that wants more fails. None means no limit.
+        max_jobs: After so many keys a fresh process takes its place, because compilers keep memory that they no longer need.
+        nice: Added to its scheduling priority: 19 gives way to everything else.
+    """
+
+    memory_bytes: int | None = None
+    max_jobs: int = 100
+    nice: int = 0
 
 
 class Workers:
@@ -48,21 +71,30 @@ class Workers:
     Args:
         modules: What the mother of a backend, given by name, imports before she forks.
         emit: Receives `child_start` and `child_end`.
+        limits: Of each compile process.
+
+    Attributes:
+        limits: As given.
     """
 
-    def __init__(self, modules: Callable[[str], Sequence[str]], emit: Callable[..., None]) -> None:
+    def __init__(
+        self, modules: Callable[[str], Sequence[str]], emit: Callable[..., None], limits: Limits = Limits()
+    ) -> None:
         self._modules = modules
         self._emit = emit
+        self.limits = limits
         self._families: dict[str, _Family] = {}
         self._is_closed = False
 
-    def build(self, job: Job, backend: str | None, timeout_s: float) -> Answer:
+    def build(self, job: Job, backend: str | None, timeout_s: float, lock: int | None = None) -> Answer:
         """Build one key in a worker, and wait for it.
 
         Args:
             job: What to build.
             backend: Whose mother to ask; None for a kernel that no adapter knows.
             timeout_s: Then the worker is killed.
+            lock: The descriptor of the key's lock. The worker holds it, too: were this process killed, nobody else builds
+                the key while the worker still does.
 
         Raises:
             WorkersUnavailableError: No process can be started.
@@ -72,31 +104,66 @@ class Workers:
         family = self._families.setdefault(backend or "", _Family())
         worker = self._take(family, backend)
         try:
-            answer = worker.ask(job, timeout_s)
+            answer = worker.ask(job, timeout_s, lock)
         except BaseException as exc:  # also an interrupt: then nobody waits for the answer
-            with family.lock:
-                family.busy.discard(worker)
-                worker.kill()
-                end = family.mother.describe_end(worker.pid) if family.mother else ""
-            self._emit("child_end", child=worker.pid, why=str(exc).partition("\n")[0] or type(exc).__name__)
+            end = self._discard(family, worker, str(exc).partition("\n")[0] or type(exc).__name__)
             if isinstance(exc, WorkerDiedError) and exc.message == _ENDED:  # else it was us who ended it
-                raise WorkerDiedError(f"{exc.message}{end}", exc.hint) from exc
+                raise WorkerDiedError(f"{exc.message}{end}", self._with_limit(exc.hint)) from exc
             raise
+        if answer.status == "died":
+            self._discard(family, worker, answer.error)
+            raise WorkerDiedError("the compile process ran out of memory", self._with_limit(answer.error))
+        if worker.n_jobs >= self.limits.max_jobs:
+            self._discard(family, worker, f"has built {worker.n_jobs} keys")
+            return answer
+        if answer.is_last:
+            self._discard(family, worker, "its state could not be put back")
+            return answer
         with family.lock:
             family.busy.discard(worker)
-            if not answer.is_last:
-                family.idle.append(worker)
-        if answer.is_last:
-            worker.kill()
-            self._emit("child_end", child=worker.pid, why="its state could not be put back")
+            family.idle.append(worker)
         return answer
+
+    def _discard(self, family: "_Family", worker: "_Worker", why: str) -> str:
+        """End a worker. Returns how it ended, should it have done so by itself."""
+        with family.lock:
+            family.busy.discard(worker)
+            worker.kill()
+            end = family.mother.describe_end(worker.pid) if family.mother else ""
+        self._emit("child_end", child=worker.pid, why=why)
+        return end
+
+    def _with_limit(self, printed: str) -> str:
+        """What a compile process said at its end, and the limit that it may have met."""
+        if self.limits.memory_bytes is None or not _OUT_OF_MEMORY.search(printed):
+            return printed
+        limit = f"it may take {self.limits.memory_bytes / 2**30:.1f} GiB: raise JITWARM_WORKER_MEMORY_BYTES if it needs more"
+        return f"{limit}\n{printed}"
 
     def prestart(self, backend: str | None) -> None:
         """Let a mother begin with her imports; whoever forks first waits for the rest of them. Never raises."""
         family = self._families.setdefault(backend or "", _Family())
         with family.lock, contextlib.suppress(WorkersUnavailableError):
             if family.mother is None and not self._is_closed:
-                family.mother = _Mother(self._modules(backend or ""))
+                family.mother = _Mother(self._modules(backend or ""), self.limits)
+
+    def await_start(self, backend: str | None) -> None:
+        """Wait until a mother has done her imports and a first worker is there.
+
+        Raises:
+            WorkersUnavailableError: No process can be started.
+        """
+        family = self._families.setdefault(backend or "", _Family())
+        worker = self._take(family, backend)
+        with family.lock:
+            family.busy.discard(worker)
+            family.idle.append(worker)
+
+    def reopen(self, limits: Limits) -> None:
+        """After `close`, take jobs again, with these limits."""
+        self.limits = limits
+        self._families = {}
+        self._is_closed = False
 
     def close(self) -> None:
         """End every process, those that work at once; no further job is taken."""
@@ -118,18 +185,22 @@ class Workers:
         with family.lock:
             if self._is_closed:
                 raise WorkersUnavailableError("the run is over")
-            worker = None
-            while family.idle and worker is None:
-                worker = family.idle.pop()
-                if not worker.is_quiet():
-                    worker.kill()
-                    self._emit("child_end", child=worker.pid, why="it ended, or said something, without having a job")
-                    worker = None
+            worker = self._idle(family)
             if worker is None:
                 worker = self._fork(family, backend)
                 self._emit("child_start", child=worker.pid, backend=backend)
             family.busy.add(worker)
             return worker
+
+    def _idle(self, family: "_Family") -> "_Worker | None":
+        """A worker that waits for a job, if there is one; others are ended."""
+        while family.idle:
+            worker = family.idle.pop()
+            if worker.is_quiet():
+                return worker
+            worker.kill()
+            self._emit("child_end", child=worker.pid, why="it ended, or said something, without having a job")
+        return None
 
     def _fork(self, family: "_Family", backend: str | None) -> "_Worker":
         if family.mother is not None:
@@ -137,7 +208,7 @@ class Workers:
                 return family.mother.fork()
             except WorkersUnavailableError:
                 family.mother = None  # she has died meanwhile: once more, with another
-        family.mother = _Mother(self._modules(backend or ""))
+        family.mother = _Mother(self._modules(backend or ""), self.limits)
         try:
             return family.mother.fork()
         except WorkersUnavailableError:
@@ -158,17 +229,17 @@ class _Family:
 class _Mother:
     """One process that forks workers and knows how they ended."""
 
-    def __init__(self, preload: Sequence[str]) -> None:
+    def __init__(self, preload: Sequence[str], limits: Limits) -> None:
+        self._limits = limits
         try:
             self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as she does
             self._control, theirs = socket.socketpair()
         except OSError as exc:
             raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
-        path = os.pathsep.join(place for place in sys.path if place)  # what this process can import, the child can
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
                 [sys.executable, "-P", "-m", "jitwarm.child", str(theirs.fileno()), *preload],
-                env={**os.environ, **BLIND, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                env=environment_of_child(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,
@@ -191,7 +262,11 @@ class _Mother:
         except OSError as exc:
             raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
         try:
-            socket.send_fds(self._control, [wire.pack({"fork": True})], [theirs.fileno(), their_output])
+            socket.send_fds(
+                self._control,
+                [wire.pack({"memory_bytes": self._limits.memory_bytes, "nice": self._limits.nice})],
+                [theirs.fileno(), their_output],
+            )
             answer = wire.receive(self._control)
             pid = answer["pid"] if answer else None
         except (OSError, WorkerDiedError):
@@ -249,16 +324,18 @@ class _Worker:
 
     def __init__(self, pid: int, jobs: socket.socket, output: int) -> None:
         self.pid = pid
+        self.n_jobs = 0
         self._jobs = jobs
         self._output = output
         self._tail = b""
 
-    def ask(self, job: Job, timeout_s: float) -> Answer:
+    def ask(self, job: Job, timeout_s: float, lock: int | None) -> Answer:
         """Send one job and wait for its answer. What the compilers print meanwhile is read, and its end kept for an error."""
         deadline = time.monotonic() + timeout_s
         self._tail = b""
+        self.n_jobs += 1
         try:
-            wire.send(self._jobs, job.to_json())
+            wire.send(self._jobs, job.to_json(), () if lock is None else (lock,))
             self._await_answer(deadline, timeout_s)
             self._jobs.settimeout(max(deadline - time.monotonic(), 1.0))
             record = wire.receive(self._jobs)

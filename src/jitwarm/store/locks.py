@@ -4,6 +4,7 @@ The kernel frees a lock when its holder dies, however it dies. Lock files are ne
 hold "the" lock at once, and leaves stale handles on NFS.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -14,11 +15,33 @@ from pathlib import Path
 from jitwarm.errors import LockTimeoutError
 
 _POLL_S = 0.02
+# What an NFS without a lock daemon, or a network file system that knows no locks, answers.
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+def has_locks(directory: Path) -> bool:
+    """Whether the file system of `directory` knows `flock`.
+
+    Raises:
+        OSError: No file can be made there.
+    """
+    try:
+        with locked(directory / "probe.lock", 0.0):
+            return True
+    except LockTimeoutError:
+        return True
+    except OSError as exc:
+        if exc.errno in _NO_LOCKS:
+            return False
+        raise
 
 
 @contextmanager
-def locked(path: Path, timeout_s: float) -> Iterator[None]:
+def locked(path: Path, timeout_s: float) -> Iterator[int]:
     """Hold the exclusive lock of `path`; the file is made if need be and stays.
+
+    Yields:
+        Its descriptor. Another process that is given it holds the lock as well, should this one be killed.
 
     Raises:
         LockTimeoutError: It was not free within `timeout_s`.
@@ -27,9 +50,12 @@ def locked(path: Path, timeout_s: float) -> Iterator[None]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _acquire(fd, path, time.monotonic() + timeout_s)
-        yield
+        try:
+            yield fd
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # closing would leave it to a process that was forked meanwhile
     finally:
-        os.close(fd)  # closing frees the lock
+        os.close(fd)
 
 
 def _acquire(fd: int, path: Path, deadline: float) -> None:

@@ -12,23 +12,27 @@
 the kernel, the compiler or the target has another name, and is never taken for this one.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jitwarm.errors import StoreError
-from jitwarm.store.locks import locked
+from jitwarm.store.locks import has_locks, locked
 
 SCHEMA = 1
 _CHUNK_BYTES = 1 << 20
+_STALE_S = 3600.0  # nobody takes so long to write a file
 _MIN_DEPTH = 3  # <cache>/<entry>/<file>
 _ELSEWHERE = "name a directory of your own: --out, or JITWARM_CACHE_DIR"
 
@@ -64,6 +68,9 @@ class Store:
         caches: Names of the compilers' caches in it. A directory that holds nothing else is becoming a store, and is made
             private; one with anything else in it is somebody's own, and keeps its mode.
 
+    Attributes:
+        has_locks: False on a file system without locks: nothing is lost there, but two processes may build the same key.
+
     Raises:
         StoreError: It cannot be made or written, others can write it, or its format is newer than this code.
     """
@@ -83,8 +90,10 @@ class Store:
         """The name of the entry that these parts decide: kernel id, key text, target, toolchain, source."""
         return hashlib.sha256("\0".join(("jitwarm-entry-1", *parts)).encode()).hexdigest()
 
-    def lock(self, fingerprint: str, timeout_s: float) -> AbstractContextManager[None]:
-        """Exclusive, across processes, until its holder leaves or dies."""
+    def lock(self, fingerprint: str, timeout_s: float) -> AbstractContextManager[int | None]:
+        """Exclusive, across processes, until its holder leaves or dies; see `locked`. None where there are no locks."""
+        if not self.has_locks:
+            return nullcontext()
         return locked(self.root / "locks" / f"{fingerprint}.lock", timeout_s)
 
     def objects(self, fingerprint: str) -> Path:
@@ -130,13 +139,30 @@ class Store:
         _write(path, record)
         return path
 
-    def quarantined(self, fingerprint: str) -> tuple[Path, str] | None:
-        """Where it is written that this key is not to be tried, and why; or None."""
+    def quarantined(self, fingerprint: str, limits: Mapping[str, float]) -> tuple[Path, str] | None:
+        """Where it is written that this key is not to be tried, and why; or None.
+
+        Args:
+            fingerprint: The key.
+            limits: What it may take now, by name. A key that met a lower limit is tried again.
+        """
         path = self._quarantined(fingerprint)
         try:
-            return path, str(json.loads(path.read_text(encoding="utf-8"))["why"])
-        except (OSError, ValueError, KeyError, TypeError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            met = record.get("limits", {})
+            has_more = any(limits.get(name, math.inf) > float(limit) for name, limit in met.items())
+            return None if has_more else (path, str(record["why"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+    def timings(self) -> list[tuple[str, str, float]]:
+        """`(kernel id, key text, seconds)` of every entry, whatever version it is of; what cannot be read is left out."""
+        found = []
+        for path in (self.root / "manifest").glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                record = json.loads(path.read_text(encoding="utf-8"))
+                found.append((str(record["kernel"]), str(record["key"]), float(record["compile_s"])))
+        return found
 
     def _quarantined(self, fingerprint: str) -> Path:
         return self.root / "quarantine" / f"{fingerprint}.json"
@@ -163,6 +189,7 @@ class Store:
         for name in ("manifest", "objects", "locks"):
             (self.root / name).mkdir(exist_ok=True)
         self._check_format()
+        self.has_locks = has_locks(self.root / "locks")
 
     def _check_format(self) -> None:
         file = self.root / "STORE.json"
@@ -185,7 +212,11 @@ class Store:
                 pass  # a directory that can be read but not written shows itself here, not in the middle of a compile
 
     def settle(self) -> None:
-        """Record the root's path. Called when every backend has mended what the move broke."""
+        """Record the root's path, and remove what killed writers left. Called when every backend has mended what a move broke."""
+        for path in self.root.glob("*/.*"):
+            with contextlib.suppress(OSError):
+                if path.is_file() and time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink()
         _write(self.root / "STORE.json", {"schema": SCHEMA, "root": str(self.root)})
 
 

@@ -90,7 +90,7 @@ def raises_generator_exit() -> None:
     raise GeneratorExit
 
 
-@a_fault("failed", "MemoryError")
+@a_fault("failed", "the compile process ran out of memory", is_deadly=True)
 def eats_memory() -> None:
     """Allocates Python objects until there is no memory left, under a limit of its own, and raises `MemoryError`."""
     eaten: list[bytes] = []

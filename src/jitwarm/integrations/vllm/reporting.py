@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jitwarm.contract.kernel import Outcome
-from jitwarm.engine.isolation import OVER_BUDGET
+from jitwarm.engine.elsewhere import OVER_BUDGET, OVER_MAX_KEYS
 from jitwarm.engine.report import Report
 from jitwarm.session import Session
 
@@ -115,10 +115,11 @@ def complaints(report: Report) -> list[str]:
     """What is not as it should be, each with its culprit."""
     refused = [f"plugin {r['plugin']} ({r['distribution']}) is left out: {r['reason']}" for r in report.refused]
     policies = [f"policy {e['plugin']}.{e['hook']} failed: {e['error']}" for e in report.policy_errors]
-    if n_late := sum(row.error == OVER_BUDGET for row in report.rows):
-        refused.append(f"{n_late} keys are not warm: {OVER_BUDGET}")
+    late = Counter(row.error for row in report.rows if row.error in (OVER_BUDGET, OVER_MAX_KEYS))
+    refused += [f"{n} keys are not warm: {why}" for why, n in late.items()]
     cold = [
         f"{kernel.id} {f'[{row.label}] ' if row.digest else ''}is {row.outcome}: {row.error or 'no reason given'}"
+        + (f"\n  to try it alone: {repro}" if (repro := report.repro(row)) else "")
         for kernel in report.kernels.values()
         for row in kernel.rows
         if row.outcome not in _WARM and row.outcome != Outcome.SKIPPED.value

@@ -121,6 +121,7 @@ def _run(worker: Any, session: Session) -> None:
             plan = session.plan(will_run=True)
         with _phase(session, "warmup"):
             session.run(plan)
+    session.finish_in_background(plan)
 
 
 def _refuse_cold(report: Report) -> None:

@@ -1,8 +1,8 @@
-"""The processors that a container may use, from the files that the kernel shows."""
+"""The processors and the memory that a container may use, from the files that the kernel shows."""
 
 import pytest
 
-from jitwarm.engine.cpus import usable_cpus
+from jitwarm.engine.container import usable_cpus, usable_memory_bytes
 
 
 @pytest.fixture
@@ -47,3 +47,21 @@ def test_version_1_quotas_count(cgroup):
 def test_files_that_say_nonsense_or_nothing_are_no_limit(cgroup):
     assert cgroup({**SET, "pod/app/cpu.max": "much\n"}) == 32
     assert cgroup({}, own="nonsense") >= 1
+
+
+def test_the_memory_that_the_cgroup_leaves_counts_also_that_of_a_group_above(tmp_path):
+    machine = usable_memory_bytes(tmp_path / "none", tmp_path / "none")
+    for name, text in {"pod/memory.max": "1000000\n", "pod/app/memory.max": "max\n"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "own").write_text("0::/pod/app\n")
+    assert usable_memory_bytes(tmp_path, tmp_path / "own") == 1_000_000 < machine
+
+
+def test_version_1_memory_counts_and_no_limit_is_the_machine(tmp_path):
+    for name, text in {"docker/x": "2000000\n", "docker/y": "9223372036854771712\n"}.items():
+        (tmp_path / "memory" / name).mkdir(parents=True)
+        (tmp_path / "memory" / name / "memory.limit_in_bytes").write_text(text)
+        (tmp_path / name[-1]).write_text(f"4:memory:/{name}\n")
+    assert usable_memory_bytes(tmp_path, tmp_path / "x") == 2_000_000
+    assert usable_memory_bytes(tmp_path, tmp_path / "y") == usable_memory_bytes(tmp_path / "none", tmp_path / "none")

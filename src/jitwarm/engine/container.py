@@ -1,4 +1,4 @@
-"""How many processors this container may use. Never `os.cpu_count()`, which counts the machine's."""
+"""What this container may use of the machine: processors and memory. Never `os.cpu_count()`, which counts the machine's."""
 
 import os
 from pathlib import Path
@@ -21,15 +21,27 @@ def usable_cpus(cgroup: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -
     return max(1, min([n_cpus, *(int(quota) for quota in quotas)]))
 
 
-def _directories(cgroup: Path, own: Path) -> list[Path]:
-    """This process's cgroup and those above it, in version 2, or its `cpu` controller in version 1."""
+def usable_memory_bytes(cgroup: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> int:
+    """The memory that the cgroup leaves, at most the machine's.
+
+    Args:
+        cgroup: Where cgroups are mounted.
+        own: The file that names this process's cgroup.
+    """
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [limit for directory in _directories(cgroup, own, "memory") if (limit := _memory(directory)) is not None]
+    return min([machine, *limits])
+
+
+def _directories(cgroup: Path, own: Path, controller: str = "cpu") -> list[Path]:
+    """This process's cgroup and those above it, in version 2, or one controller's in version 1."""
     try:
         lines = [parts for line in own.read_text().splitlines() if len(parts := line.split(":", 2)) == _N_PARTS]
     except OSError:
         return [cgroup]
     found = [cgroup]
     for _, controllers, name in lines:
-        mounted = cgroup if not controllers else cgroup / "cpu" if "cpu" in controllers.split(",") else None
+        mounted = cgroup if not controllers else cgroup / controller if controller in controllers.split(",") else None
         if mounted is not None:
             path = mounted / name.lstrip("/")
             found += [path, *(above for above in path.parents if above.is_relative_to(mounted))]
@@ -48,6 +60,16 @@ def _quota(directory: Path) -> float | None:
         return None if int(limit) < 0 else float(limit) / float(period)
     except (OSError, ValueError):
         return None
+
+
+def _memory(directory: Path) -> int | None:
+    """The limit on memory, or None; version 1 writes a number larger than any machine for no limit."""
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        try:
+            return int((directory / name).read_text())
+        except (OSError, ValueError):  # not there, or `max`
+            continue
+    return None
 
 
 def _n_in_set(cgroup: Path, own: Path) -> int:
