@@ -177,6 +177,16 @@ def test_an_interrupt_kills_the_worker_that_nobody_waits_for_any_more(build):
     assert build("builds").status == "built"
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
+def test_a_worker_that_dies_while_it_waits_costs_no_key_its_try(build, events, number):
+    build("builds")
+    idle = notes()[0]["pid"]
+    os.kill(idle, number)
+    wait_until(lambda: not is_running(idle), "the worker is gone")
+    assert build("builds").status == "built"
+    assert [event for event, _ in events] == ["child_start", "child_end", "child_start"]
+
+
 def test_a_mother_that_is_killed_is_replaced(build):
     build("builds")
     mother = notes()[0]["mother"]

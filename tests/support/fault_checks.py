@@ -58,6 +58,10 @@ def check(root, compiler, fault, sound):
     assert fault.says in (error or "")
     assert bool(error) == bool(fault.says)
     assert len(error or "") < 20_000
+    assert all(line.isprintable() for line in (error or "").split("\n"))
+    # Where it was us who killed it, that is not told as its end.
+    if "answered" in fault.says or "closed" in fault.says:
+        assert "killed by" not in error
     built = files(root)
     assert {name: built[name] for name in ("before", "after")} == {name: sound[name] for name in ("before", "after")}
     if fault.outcome == "compiled":
