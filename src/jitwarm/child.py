@@ -6,6 +6,7 @@ built-in policy for the one plugin that its jobs name, and builds keys into the 
 """
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import os
@@ -25,9 +26,11 @@ from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.engine import wire
 from jitwarm.engine.compiler import BuiltinPolicy
+from jitwarm.engine.descendants import adopt_orphans, end_children
 from jitwarm.engine.hosts import INSTALL, require_same
 from jitwarm.engine.jobs import Answer, Job
 from jitwarm.engine.plan import describe_error, outcome_of
+from jitwarm.engine.process_state import ProcessState
 from jitwarm.errors import HostError, JitwarmError
 from jitwarm.events import EventLog
 from jitwarm.registry import Registry
@@ -45,6 +48,7 @@ def main() -> None:
         sys.exit(_build_one(Path(sys.argv[2])))
     _widen_affinity()
     _be_killed_first()
+    adopt_orphans()
     for module in sys.argv[2:]:
         with contextlib.suppress(Exception):  # the job that needs it will say what is wrong
             importlib.import_module(module)
@@ -67,6 +71,7 @@ class _Mother:
             for pid in self._workers:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
+            end_children()
 
     def _is_wanted(self) -> bool:
         """The socket may be held open by a process that was forked meanwhile, so the parent is asked for as well."""
@@ -127,15 +132,17 @@ def _work(jobs: int, output: int) -> NoReturn:
 
 
 def _answer_jobs(sock: socket.socket) -> None:
-    builder = _Builder()
+    builder, state, me = _Builder(), ProcessState(), os.getpid()
     while True:
         record, locks = wire.receive_with_descriptors(sock, 1)
         if record is None:
             return
         answer = builder.answer(Job.from_json(record))
+        if os.getpid() != me:
+            os._exit(0)  # the compiler forked and went on in both: one of them answers
         for lock in locks:
             os.close(lock)
-        wire.send(sock, answer.to_json())
+        wire.send(sock, dataclasses.replace(answer, is_last=not state.restore()).to_json())
 
 
 def _build_one(file: Path) -> str | None:
@@ -172,7 +179,7 @@ class _Builder:
                 n_compiles = wiring.policy.build(record.kernel, key, wiring.target)
         except MemoryError as exc:
             return Answer("died", seconds=_since(start), error=describe_error(exc))
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - as said above
+        except BaseException as exc:  # noqa: BLE001 - as said above; nobody interrupts this process but a compiler itself
             return Answer(outcome_of(exc).value, seconds=_since(start), error=describe_error(exc))
         return Answer("built", n_compiles, _since(start))
 

@@ -5,6 +5,8 @@ machine. All arguments are positional and reach `Exception.__init__`, because an
 cannot be unpickled and would kill the process pool that carries it.
 """
 
+_LONGEST_TEXT = 16_000  # characters; some compilers quote all of their input
+
 
 class JitwarmError(Exception):
     """Base of all. `str()` gives what went wrong, where, and what to do, each on its own line."""
@@ -31,7 +33,15 @@ def text_of(exc: BaseException) -> str:
         said = str(exc)
     except Exception as again:  # noqa: BLE001 - whatever its `__str__` raises
         said = f"(its text cannot be made: {type(again).__name__})"
-    return f"{type(exc).__name__}: {said}" if said else type(exc).__name__
+    return shortened(f"{type(exc).__name__}: {said}" if said else type(exc).__name__)
+
+
+def shortened(text: str) -> str:
+    """A text that a row, a log and a terminal can take: of a longer one the beginning and the end."""
+    if len(text) <= _LONGEST_TEXT:
+        return text
+    half = _LONGEST_TEXT // 2
+    return f"{text[:half]}\n[{len(text) - 2 * half:,} characters are left out here]\n{text[-half:]}"
 
 
 class UsageError(JitwarmError):

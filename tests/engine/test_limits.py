@@ -50,9 +50,9 @@ class Greedy:
         return [Does(what) for what in config.for_plugin("greedy")["does"]]
 
     def compile(self, key):
-        note(key.what)
-        {"in python": in_python, "natively": natively}.get(key.what, int)()
-        builds(key.what)
+        note(key.fault)
+        {"in python": in_python, "natively": natively}.get(key.fault, int)()
+        builds(key.fault)
 
 @hookimpl
 def jitwarm_kernels():

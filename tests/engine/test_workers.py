@@ -1,6 +1,6 @@
 """Compile processes, real ones: a key that dies, hangs or lies costs itself, and nothing else in the plan.
 
-What the keys do is in `tests/support/fault_kit.py`.
+What the keys do is in `jitwarm.testing` and `tests/support/fault_kit.py`.
 """
 
 import dataclasses
@@ -17,32 +17,26 @@ import kits
 import pytest
 from fault_kit import Does, notes, run
 from kits import FourMembers, Key, Plugin
-from processes import SUPPORT, is_running, wait_until
+from processes import SUPPORT, is_running, marked, wait_until
 
 from jitwarm import Outcome, WarmupConfig, hookimpl
 from jitwarm.contract.keys import encode_key
 from jitwarm.engine.jobs import Job
 from jitwarm.engine.workers import Workers
 from jitwarm.errors import KeyTimeoutError, WorkerDiedError, WorkersUnavailableError
+from jitwarm.testing import FAULTS
 
-ENDED = "the compile process ended: "
-# What the key does -> what its error says.
-FAILURES = {
-    "raises": "ValueError: tile does not divide",
-    "exits": "SystemExit: no driver",
-    "raises unpicklable": "UnpicklableError: held a lock",
-    "raises without text": "WithoutTextError: (its text cannot be made",
-}
-DEATHS = {
-    "ends": f"{ENDED}exit status 3",
-    "aborts": f"{ENDED}killed by SIGABRT",
-    "segfaults": f"{ENDED}killed by SIGSEGV",
-    "kills itself": f"{ENDED}killed by SIGKILL (out of memory?)",
-    "dies of a signal without a name": f"{ENDED}killed by signal {signal.SIGRTMIN + 3}",
-    "prints and ends": "ptxas: out of registers",
-    "prints to stdout and ends": "ptxas: out of registers",
-    "starts a process and ends": f"{ENDED}exit status 3",
-}
+FAILURES = ("raises", "exits", "raises unpicklable", "raises without text")
+DEATHS = (
+    "ends",
+    "aborts",
+    "segfaults",
+    "kills itself",
+    "dies of a signal without a name",
+    "prints and ends",
+    "prints to stdout and ends",
+    "starts a process and ends",
+)
 HANGS = ("sleeps", "spins", "starts a process and sleeps")
 # Longer than any key that works; and long enough for one that does to be built on a busy machine.
 LONG_S, SHORT_S = 30.0, 4.0
@@ -57,9 +51,8 @@ def faulty(tmp_path, monkeypatch):
     kits.install(tmp_path / "site", "faulty", fault_kit.PLUGIN)
     monkeypatch.syspath_prepend(tmp_path / "site")
     yield
-    for noted in notes():
-        if "grandchild" in noted and is_running(noted["grandchild"]):
-            os.kill(noted["grandchild"], signal.SIGKILL)
+    for pid in started():
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -94,6 +87,11 @@ def n_calls(what):
     return sum(noted["does"] == what for noted in notes())
 
 
+def started():
+    """The processes that a key has started and left."""
+    return [pid for pid, command in marked().items() if command.startswith("sleep")]
+
+
 def quarantined(root):
     return sorted((root / "quarantine").glob("*.json"))
 
@@ -122,7 +120,7 @@ def test_output_of_any_length_holds_nothing_up(build):
 def test_an_exception_is_an_answer_and_the_worker_lives_on(build, what):
     answer = build(what)
     assert answer.status == "failed"
-    assert FAILURES[what] in answer.error
+    assert FAULTS[what].says in answer.error
     assert build("builds").status == "built"
     assert len({noted["pid"] for noted in notes()}) == 1
 
@@ -131,7 +129,7 @@ def test_an_exception_is_an_answer_and_the_worker_lives_on(build, what):
 def test_a_worker_that_dies_is_named_by_its_end_and_the_next_key_gets_a_fresh_one(build, events, what):
     with pytest.raises(WorkerDiedError) as caught:
         build(what)
-    assert DEATHS[what] in str(caught.value)
+    assert FAULTS[what].says in str(caught.value)
     assert build("builds").status == "built"
     assert [event for event, _ in events] == ["child_start", "child_end", "child_start"]
 
@@ -156,9 +154,9 @@ def test_a_worker_that_hangs_is_killed_and_the_next_key_gets_a_fresh_one(build, 
 
 def test_what_a_worker_started_is_killed_with_it(build):
     build("builds")
-    with pytest.raises(KeyTimeoutError):
+    with pytest.raises(KeyTimeoutError) as caught:
         build("starts a process and sleeps", timeout_s=3)
-    (grandchild,) = [noted["grandchild"] for noted in notes() if "grandchild" in noted]
+    grandchild = int(caught.value.hint.rpartition("started process ")[2])
     wait_until(lambda: not is_running(grandchild), "the process that the compiler started is gone")
 
 
@@ -179,6 +177,16 @@ def test_an_interrupt_kills_the_worker_that_nobody_waits_for_any_more(build):
     assert build("builds").status == "built"
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
+def test_a_worker_that_dies_while_it_waits_costs_no_key_its_try(build, events, number):
+    build("builds")
+    idle = notes()[0]["pid"]
+    os.kill(idle, number)
+    wait_until(lambda: not is_running(idle), "the worker is gone")
+    assert build("builds").status == "built"
+    assert [event for event, _ in events] == ["child_start", "child_end", "child_start"]
+
+
 def test_a_mother_that_is_killed_is_replaced(build):
     build("builds")
     mother = notes()[0]["mother"]
@@ -192,9 +200,9 @@ def test_a_mother_that_is_killed_is_replaced(build):
 
 def test_closing_leaves_no_process_behind(build, workers):
     build("starts a process")
+    (first,), (grandchild,) = notes(), started()
     workers.close()
-    first, grandchild = notes()
-    for pid in (first["pid"], first["mother"], grandchild["grandchild"]):
+    for pid in (first["pid"], first["mother"], grandchild):
         wait_until(lambda pid=pid: not is_running(pid), "every process is gone")
     workers.close()  # twice is fine
 
@@ -224,7 +232,7 @@ def run_around(root, what, **settings):
 def test_an_exception_is_one_failed_row_and_is_tried_again(root, what):
     outcome, error = run_around(root, what)
     assert outcome == "failed"
-    assert FAILURES[what] in error
+    assert FAULTS[what].says in error
     assert quarantined(root) == []
     run(root, what)
     assert n_calls(what) == 2
@@ -248,7 +256,7 @@ def test_what_is_no_failure_is_none(root, what, outcome, text):
 def test_a_death_is_tried_twice_then_quarantined_and_tried_again_when_the_file_is_removed(root, what):
     outcome, error = run_around(root, what)
     assert outcome == "failed"
-    assert DEATHS[what] in error
+    assert FAULTS[what].says in error
     assert n_calls(what) == 2
     (file,) = quarantined(root)
     outcome, error = run(root, what)[0]
@@ -387,13 +395,11 @@ def test_when_the_server_is_killed_its_compile_processes_end(root, forks):
     kit = [sys.executable, str(SUPPORT / "fault_kit.py"), str(root), "starts a process and sleeps"]
     with subprocess.Popen(kit, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            wait_until(
-                lambda: n_calls("grandchild") and (n_calls("holder") or not forks), "a key is being compiled", 60
-            )
+            wait_until(lambda: started() and (n_calls("holder") or not forks), "a key is being compiled", 60)
+            pids = started()
         finally:
             server.kill()
-    pids = [noted[name] for noted in notes() for name in ("pid", "mother") if noted["does"] != "holder"]
-    pids += [noted["grandchild"] for noted in notes() if "grandchild" in noted]
+    pids += [noted[name] for noted in notes() for name in ("pid", "mother") if noted["does"] != "holder"]
     try:
         for pid in pids:
             wait_until(lambda pid=pid: not is_running(pid), "mother, worker and what it started are gone")
@@ -414,9 +420,7 @@ def test_a_server_that_is_asked_to_end_ends_in_the_middle_of_a_key(root):
             assert server.wait(20) == 143
         finally:
             server.kill()
-    for noted in notes():
-        for name in {"pid", "mother", "grandchild"} & noted.keys():
-            wait_until(lambda pid=noted[name]: not is_running(pid), "mother, worker and what it started are gone")
+    wait_until(lambda: not marked(), "mother, worker and what it started are gone")
     assert quarantined(root) == []
 
 

@@ -1,26 +1,22 @@
-"""A kernel whose compile does what its key says, so that what a compiler's fault costs can be seen in real processes.
+"""A kernel whose keys are the faults of `jitwarm.testing`, and a few more, so that what they cost can be counted.
 
 Each call is noted in the file that `FAULTY_NOTES` names, before anything happens: what it does, in which process, and under
 which mother.
 """
 
-import ctypes
 import json
 import os
-import resource
 import signal
-import subprocess
 import sys
-import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import kits
 
-from jitwarm import Skipped, Target, Unresolved, WarmupConfig, hookimpl
+from jitwarm import Target, WarmupConfig, hookimpl
 from jitwarm.session import Session
 from jitwarm.settings import Asked, Settings
+from jitwarm.testing import FaultyKernel
 
 # The module of a plugin that yields the kernel; `kits.install` writes it.
 PLUGIN = """
@@ -28,41 +24,38 @@ from fault_kit import jitwarm_backends, jitwarm_kernels
 """
 
 
-@dataclass(frozen=True)
-class Does:
-    what: str
+Does = FaultyKernel.CompileKey
 
 
-class Faulty:
+class Faulty(FaultyKernel):
     """Its keys are those that the configuration gives the plugin `faulty`."""
-
-    CompileKey = Does
-    name = "kernel"
-    backend = kits.Workshop.name
-
-    def dispatch(self, *, what):
-        return Does(what)
 
     def get_warmup_keys(self, config):
         return [Does(what) for what in config.for_plugin("faulty")["does"]]
 
     def compile(self, key):
-        note(key.what)
-        word, _, rest = key.what.partition(" ")
+        note(key.fault)
+        word, _, rest = key.fault.partition(" ")
         if word == "builds" and rest:
-            builds(key.what)
+            builds(key.fault)
         elif word == "sleeps" and rest:  # "sleeps 6 s"
             time.sleep(float(rest.split()[0]))
-            builds(key.what)
+            builds(key.fault)
         elif word == "shows":
-            note(key.what, value=os.environ.get(rest))
+            note(key.fault, value=os.environ.get(rest))
+        elif key.fault in DOES:
+            DOES[key.fault]()
         else:
-            DOES[key.what]()
+            return super().compile(key)
+        return None
+
+    def build(self, key):
+        builds(key.fault)
 
 
 @hookimpl
 def jitwarm_kernels():
-    return [Faulty()]
+    return [Faulty(name="kernel", backend=kits.Workshop.name)]
 
 
 @hookimpl
@@ -123,131 +116,18 @@ def meets(other, name):
     builds(name)
 
 
-def raises():
-    raise ValueError("tile does not divide")
-
-
-class UnpicklableError(Exception):
-    def __init__(self):
-        super().__init__("held a lock")
-        self.lock = threading.Lock()
-
-
-def raises_unpicklable():
-    raise UnpicklableError
-
-
-class WithoutTextError(Exception):
-    def __str__(self):
-        raise RuntimeError("this error has no text")
-
-
-def raises_without_text():
-    raise WithoutTextError
-
-
-def is_skipped():
-    raise Skipped("the autotuner would skip it")
-
-
-def is_unresolved():
-    raise Unresolved("needs a device", "warm it elsewhere")
-
-
-def dumps_no_core():
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def aborts():
-    dumps_no_core()
-    os.abort()
-
-
-def segfaults():
-    dumps_no_core()
-    ctypes.string_at(0)
-
-
-def kills_itself():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def dies_of_a_signal_without_a_name():
-    os.kill(os.getpid(), signal.SIGRTMIN + 3)
-
-
 def tells_its_priority():
     note("priority", priority=os.nice(0))
     builds("tells its priority")
 
 
-def spins():
-    while True:
-        pass
-
-
-def prints_megabytes():
-    for _ in range(40_000):
-        print("stdout " + "x" * 100)
-        print("stderr " + "x" * 100, file=sys.stderr)
-    builds("prints_megabytes")
-
-
-def prints_and_ends():
-    for i in range(1000):
-        print(f"line {i}", file=sys.stderr)
-    print("ptxas: out of registers", file=sys.stderr)
-    os._exit(3)
-
-
-def prints_to_stdout_and_ends():
-    print("ptxas: out of registers")
-    os._exit(3)
-
-
-def starts_a_process():
-    """A process that outlives the compile, in the worker's group."""
-    started = subprocess.Popen(["sleep", "600"])
-    note("grandchild", grandchild=started.pid)
-
-
-def starts_a_process_and_sleeps():
-    starts_a_process()
-    time.sleep(600)
-
-
-def starts_a_process_and_ends():
-    """As a C++ compiler does it: the process inherits what is not closed on exec."""
-    os.system("sleep 600 & echo $! > $FAULTY_NOTES.system")
-    note("grandchild", grandchild=int(Path(os.environ["FAULTY_NOTES"] + ".system").read_text()))
-    os._exit(3)
-
-
+# What only these tests need; everything else is a fault of `jitwarm.testing`.
 DOES = {
     "builds": builds,
     "meets one": lambda: meets("meets another", "meets one"),
     "meets another": lambda: meets("meets one", "meets another"),
     "returns": lambda: None,
-    "raises": raises,
-    "raises unpicklable": raises_unpicklable,
-    "raises without text": raises_without_text,
-    "is skipped": is_skipped,
-    "is unresolved": is_unresolved,
-    "exits": lambda: sys.exit("no driver"),
-    "ends": lambda: os._exit(3),
-    "aborts": aborts,
-    "segfaults": segfaults,
-    "kills itself": kills_itself,
-    "dies of a signal without a name": dies_of_a_signal_without_a_name,
-    "sleeps": lambda: time.sleep(600),
-    "spins": spins,
     "tells its priority": tells_its_priority,
-    "prints megabytes": prints_megabytes,
-    "prints and ends": prints_and_ends,
-    "prints to stdout and ends": prints_to_stdout_and_ends,
-    "starts a process": starts_a_process,
-    "starts a process and sleeps": starts_a_process_and_sleeps,
-    "starts a process and ends": starts_a_process_and_ends,
 }
 
 

@@ -47,3 +47,17 @@ def wait_until(condition, what, seconds=20):
         assert time.monotonic() < deadline, f"not after {seconds} s: {what}"
         time.sleep(0.05)
     return found
+
+
+def marked(variable="FAULTY_NOTES"):
+    """Processes that were started, by whomever, with a variable as it is here now, as {pid: command line}; not this one."""
+    wanted = f"{variable}={os.environ[variable]}".encode()
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (place / "environ").read_bytes().split(b"\0") and is_running(place.name):
+                found[int(place.name)] = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        except OSError:
+            continue  # it has ended, or is another user's
+    found.pop(os.getpid(), None)
+    return found

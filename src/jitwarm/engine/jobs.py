@@ -82,12 +82,14 @@ class Answer:
         n_compiles: Real compiler runs.
         seconds: How long it took.
         error: Why it failed, or why it is local.
+        is_last: Whether the process that answers takes no further job.
     """
 
     status: str
     n_compiles: int = 0
     seconds: float = 0.0
     error: str = ""
+    is_last: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -9,7 +9,7 @@ from jitwarm.contract.kernel import Outcome, RegisteredKernel
 from jitwarm.contract.keys import encode_key, format_key, key_digest
 from jitwarm.contract.target import Target
 from jitwarm.deadlines import is_shutdown
-from jitwarm.errors import JitwarmError, KeyTimeoutError, Skipped, Unresolved, text_of
+from jitwarm.errors import JitwarmError, KeyTimeoutError, Skipped, Unresolved, shortened, text_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def outcome_of(exc: BaseException) -> Outcome:
 def describe_error(exc: BaseException) -> str:
     """An exception for a row: our own say what to do; others are named with their class."""
     if isinstance(exc, JitwarmError):
-        return str(exc)
+        return shortened(str(exc))
     return text_of(exc)
 
 

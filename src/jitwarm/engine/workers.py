@@ -28,6 +28,7 @@ from types import MappingProxyType
 from typing import Any
 
 from jitwarm.engine import wire
+from jitwarm.engine.descendants import is_over
 from jitwarm.engine.jobs import Answer, Job
 from jitwarm.errors import KeyTimeoutError, WorkerDiedError, WorkersUnavailableError
 
@@ -38,6 +39,9 @@ _START_TIMEOUT_S = 120.0  # a mother imports a compiler, on a node that may be b
 _END_TIMEOUT_S = 2.0
 _TAIL_BYTES = 4096
 _N_LINES = 8
+_POLL_S = 1.0
+_ENDED = "the compile process ended"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _OUT_OF_MEMORY = re.compile(r"MemoryError|bad_alloc|out of memory|cannot allocate", re.IGNORECASE)
 
 
@@ -110,7 +114,7 @@ class Workers:
             answer = worker.ask(job, timeout_s, lock)
         except BaseException as exc:  # also an interrupt: then nobody waits for the answer
             end = self._discard(family, worker, str(exc).partition("\n")[0] or type(exc).__name__)
-            if isinstance(exc, WorkerDiedError):
+            if isinstance(exc, WorkerDiedError) and exc.message == _ENDED:  # else it was us who ended it
                 raise WorkerDiedError(f"{exc.message}{end}", self._with_limit(exc.hint)) from exc
             raise
         if answer.status == "died":
@@ -118,6 +122,9 @@ class Workers:
             raise WorkerDiedError("the compile process ran out of memory", self._with_limit(answer.error))
         if worker.n_jobs >= self.limits.max_jobs:
             self._discard(family, worker, f"has built {worker.n_jobs} keys")
+            return answer
+        if answer.is_last:
+            self._discard(family, worker, "its state could not be put back")
             return answer
         with family.lock:
             family.busy.discard(worker)
@@ -185,13 +192,22 @@ class Workers:
         with family.lock:
             if self._is_closed:
                 raise WorkersUnavailableError("the run is over")
-            if family.idle:
-                worker = family.idle.pop()
-            else:
+            worker = self._idle(family)
+            if worker is None:
                 worker = self._fork(family, backend)
                 self._emit("child_start", child=worker.pid, backend=backend)
             family.busy.add(worker)
             return worker
+
+    def _idle(self, family: "_Family") -> "_Worker | None":
+        """A worker that waits for a job, if there is one; others are ended."""
+        while family.idle:
+            worker = family.idle.pop()
+            if worker.is_quiet():
+                return worker
+            worker.kill()
+            self._emit("child_end", child=worker.pid, why="it ended, or said something, without having a job")
+        return None
 
     def _fork(self, family: "_Family", backend: str | None) -> "_Worker":
         if family.mother is not None:
@@ -281,8 +297,7 @@ class _Mother:
     def _last(self) -> str:
         """The end of what she printed."""
         self._printed.seek(0)
-        lines = self._printed.read().decode(errors="replace").strip().splitlines()[-_N_LINES:]
-        return "it printed last:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
+        return _last_lines(self._printed.read())
 
     def describe_end(self, pid: int) -> str:
         """How a worker that is gone ended, as the end of a sentence."""
@@ -337,13 +352,20 @@ class _Worker:
         except TimeoutError as exc:
             raise WorkerDiedError("the compile process began an answer and did not end it") from exc
         except OSError as exc:
-            raise WorkerDiedError("the compile process ended", self._printed()) from exc
+            raise self._end() from exc
         if record is None:
-            raise WorkerDiedError("the compile process ended", self._printed())
+            raise self._end()
         try:
             return Answer.from_json(record)
         except TypeError as exc:
             raise WorkerDiedError(f"the compile process answered what is no answer: {record!r:.200}") from exc
+
+    def is_quiet(self) -> bool:
+        """Whether it waits for a job: it is there, and has said nothing that nobody asked for."""
+        with contextlib.suppress(OSError), selectors.DefaultSelector() as selector:
+            selector.register(self._jobs, selectors.EVENT_READ)
+            return not selector.select(0) and not is_over(self.pid)
+        return False
 
     def kill(self) -> None:
         """End it and what it has started, at once."""
@@ -365,7 +387,7 @@ class _Worker:
             selector.register(self._jobs, selectors.EVENT_READ)
             selector.register(self._output, selectors.EVENT_READ)
             while True:
-                ready = selector.select(max(deadline - time.monotonic(), 0))
+                ready = selector.select(min(max(deadline - time.monotonic(), 0), _POLL_S))
                 if time.monotonic() >= deadline:
                     raise KeyTimeoutError(
                         f"not compiled after {timeout_s:g} s: the compiler was killed",
@@ -377,11 +399,22 @@ class _Worker:
                     selector.unregister(self._output)
                 if self._jobs in sources:
                     return
+                if not ready and is_over(self.pid):
+                    raise OSError  # a process that it has left behind holds its socket open
 
     def _read_output(self) -> bool:
         text = os.read(self._output, 65536)
         self._tail = (self._tail + text)[-_TAIL_BYTES:]
         return bool(text)
+
+    def _end(self) -> WorkerDiedError:
+        """What to say where nothing more can come. It has a moment to end, after its socket was closed."""
+        deadline = time.monotonic() + _END_TIMEOUT_S
+        while not is_over(self.pid):
+            if time.monotonic() >= deadline:
+                return WorkerDiedError("the compile process closed its connection", self._printed())
+            time.sleep(0.01)
+        return WorkerDiedError(_ENDED, self._printed())
 
     def _printed(self) -> str:
         """The last lines of what the worker has printed."""
@@ -390,5 +423,11 @@ class _Worker:
             while self._read_output():
                 pass
         os.set_blocking(self._output, True)
-        lines = self._tail.decode(errors="replace").strip().splitlines()[-_N_LINES:]
-        return "it printed last:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
+        return _last_lines(self._tail)
+
+
+def _last_lines(printed: bytes) -> str:
+    """The end of what a process printed, for an error; without what would colour or clear a terminal."""
+    lines = _COLOUR.sub("", printed.decode(errors="replace")).strip().splitlines()[-_N_LINES:]
+    shown = ("".join(c if c.isprintable() else "\ufffd" for c in line.expandtabs()) for line in lines)
+    return "it printed last:\n" + "\n".join(f"    {line}" for line in shown) if lines else ""
