@@ -33,7 +33,7 @@ def bake(root, *does, **environ):
         "bake", "--target", "cuda:90", "--out", root, "--set", f"faulty.does={json.dumps(does)}", "--json", **environ
     )
     report = json.loads(done.stdout)
-    return {key["label"].removeprefix("what="): key for kernel in report["kernels"] for key in kernel["keys"]}
+    return {key["label"].removeprefix("fault="): key for kernel in report["kernels"] for key in kernel["keys"]}
 
 
 def again(key):
@@ -53,7 +53,7 @@ def test_the_command_of_a_crash_crashes_as_the_compiler_did_and_touches_no_store
     before = files(tmp_path / "a store")
     done = again(keys["segfaults"])
     assert done.returncode == -signal.SIGSEGV
-    assert "faulty:kernel [what=segfaults] for cuda:90" in done.stdout
+    assert "faulty:kernel [fault=segfaults] for cuda:90" in done.stdout
     assert files(tmp_path / "a store") == before
     assert [noted["does"] for noted in notes()].count("segfaults") == 3
 
