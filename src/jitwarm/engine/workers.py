@@ -187,17 +187,21 @@ class Workers:
             return worker
 
     def _fork(self, family: "_Family", backend: str | None) -> "_Worker":
-        if family.mother is not None:
-            try:
-                return family.mother.fork()
-            except WorkersUnavailableError:
-                family.mother = None  # she has died meanwhile: once more, with another
-        family.mother = _Mother(self._modules(backend or ""), self.limits)
+        """A worker of the mother that is there, else of a new one; of another, if she has died or dies at her start."""
+        with contextlib.suppress(WorkersUnavailableError):
+            return self._mother(family, backend).fork()
+        family.mother = None
+        if self._is_closed:
+            raise WorkersUnavailableError("the run is over")
         try:
-            return family.mother.fork()
+            return self._mother(family, backend).fork()
         except WorkersUnavailableError:
             family.mother = None
             raise
+
+    def _mother(self, family: "_Family", backend: str | None) -> "_Mother":
+        family.mother = family.mother or _Mother(self._modules(backend or ""), self.limits)
+        return family.mother
 
 
 class _Family:
