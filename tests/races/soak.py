@@ -27,6 +27,7 @@ sys.path[:0] = [str(TESTS), str(SUPPORT)]
 
 import kits  # noqa: E402
 import soak_kit  # noqa: E402
+from processes import is_running, wait_until  # noqa: E402
 from soak_checks import Evidence, Member, broken_promises  # noqa: E402
 
 from jitwarm.engine import wire  # noqa: E402
@@ -90,6 +91,7 @@ class Killer(threading.Thread):
         self.making = notes / "making"
         self.is_over = threading.Event()
         self.victim = None
+        self.is_dead = False
 
     def run(self):
         find, longest_s = MOMENTS[self.what]
@@ -112,19 +114,28 @@ class Killer(threading.Thread):
         return [member for pid in pids if (member := member_of(pid, self.root))]
 
     def _kill(self, member):
-        if self.what == "rank, its mother asleep" and member.mother and end(member.mother, signal.SIGSTOP):
-            # She would end the worker at once; now it goes on with its key, and alone holds the key's lock.
-            self._kill_pid(Member("rank", member.rank, None, member.rank))
-            time.sleep(0.1)
-            end(member.mother, signal.SIGCONT)
+        if self.what == "rank, its processes asleep" and member.kind == "worker":
+            self._kill_rank_of_sleepers(member)
         elif self.what.startswith("rank"):
             self._kill_pid(Member("rank", member.rank, None, member.rank))
         else:
             self._kill_pid(member)
 
+    def _kill_rank_of_sleepers(self, worker):
+        """Its mother would end the worker at once. Now it goes on with its key, late, and alone holds the key's lock."""
+        for pid in (worker.mother, worker.pid):
+            end(pid, signal.SIGSTOP)
+        self._kill_pid(Member("rank", worker.rank, None, worker.rank))
+        time.sleep(1.5)  # whoever takes the key meanwhile, because the lock is free, needs time to start
+        for pid in (worker.pid, worker.mother):
+            end(pid, signal.SIGCONT)
+            time.sleep(0.1)
+
     def _kill_pid(self, member):
         if end(member.pid, signal.SIGKILL):
             self.victim = member
+            with contextlib.suppress(AssertionError):
+                self.is_dead = wait_until(lambda: not is_running(member.pid), "it is dead")
 
 
 # Which process is killed -> who is looked for, and how long after he was found, at most, it is killed.
@@ -134,7 +145,7 @@ MOMENTS = {
     "mother": (lambda killer: killer.any_of("mother"), 0.4),
     "rank": (Killer.any_rank, 2.0),
     "rank in the middle of a key": (Killer.busy, 0.03),
-    "rank, its mother asleep": (Killer.busy, 0.02),
+    "rank, its processes asleep": (Killer.busy, 0.02),
 }
 WEIGHTS = (35, 10, 20, 12, 10, 13)
 
@@ -176,7 +187,7 @@ class Soak:
         answers = self._answers(playing, order, killer)
         if killer.victim.kind == "rank":
             self._bury(killer.victim.pid)
-        evidence = Evidence(root, notes, n_keys, answers, killer.victim, self._left(root))
+        evidence = Evidence(root, notes, n_keys, answers, killer.victim, killer.is_dead, self._left(root))
         broken = broken_promises(evidence)
         self.n_of.update({f"killed: {what}" if killer.victim.kind in what else "killed: rank, after the round": 1})
         self.n_of.update(evidence.n_of)
@@ -233,7 +244,10 @@ def main(n_rounds, seed=None, n_ranks=0):
                 print(*broken, f"round {number} of seed {seed}; what it left is in {directory}", sep="\n")
                 return 1
             if (number + 1) % 50 == 0:
-                print(f"{number + 1} rounds, {time.monotonic() - began:.0f} s, {dict(soak.n_of)}", flush=True)
+                print(
+                    f"{number + 1} rounds, {time.monotonic() - began:.0f} s, {dict(sorted(soak.n_of.items()))}",
+                    flush=True,
+                )
     finally:
         soak.end()
     shutil.rmtree(directory)

@@ -41,6 +41,7 @@ class Evidence:
     n_keys: int
     answers: list
     victim: Member
+    is_victim_dead: bool
     left: list
     n_of: Counter = field(default_factory=Counter)
 
@@ -66,6 +67,8 @@ def broken_promises(round_):
 
 def _survivors(round_):
     """Each rank but the victim ends with every key warm; the victim's compile process is no failure of a key."""
+    if not round_.is_victim_dead:
+        yield f"{round_.victim} was killed and lives"
     n_silent = sum(answer is None for answer in round_.answers)
     if n_silent > (round_.victim.kind == "rank"):
         yield f"{n_silent} ranks ended, and the victim was a {round_.victim.kind}"
