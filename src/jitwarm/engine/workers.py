@@ -151,8 +151,8 @@ class Workers:
         """Let a mother begin with her imports; whoever forks first waits for the rest of them. Never raises."""
         family = self._families.setdefault(backend or "", _Family())
         with family.lock, contextlib.suppress(WorkersUnavailableError):
-            if family.mother is None and not self._is_closed:
-                family.mother = self._mother(backend)
+            if not self._is_closed:
+                self._mother(family, backend)
 
     def await_start(self, backend: str | None) -> None:
         """Wait until a mother has done her imports and a first worker is there.
@@ -210,20 +210,21 @@ class Workers:
         return None
 
     def _fork(self, family: "_Family", backend: str | None) -> "_Worker":
-        if family.mother is not None:
-            try:
-                return family.mother.fork()
-            except WorkersUnavailableError:
-                family.mother = None  # she has died meanwhile: once more, with another
-        family.mother = self._mother(backend)
+        """A worker of the mother that is there, else of a new one; of another, if she has died or dies at her start."""
+        with contextlib.suppress(WorkersUnavailableError):
+            return self._mother(family, backend).fork()
+        family.mother = None
+        if self._is_closed:
+            raise WorkersUnavailableError("the run is over")
         try:
-            return family.mother.fork()
+            return self._mother(family, backend).fork()
         except WorkersUnavailableError:
             family.mother = None
             raise
 
-    def _mother(self, backend: str | None) -> "_Mother":
-        return _Mother(self._modules(backend or ""), self.limits, self._environ)
+    def _mother(self, family: "_Family", backend: str | None) -> "_Mother":
+        family.mother = family.mother or _Mother(self._modules(backend or ""), self.limits, self._environ)
+        return family.mother
 
 
 class _Family:
