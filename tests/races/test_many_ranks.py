@@ -38,11 +38,11 @@ KERNELS = {
     ("backend", "n_keys", "n_ranks"),
     [
         ("triton", 40, 8),
-        ("triton", 40, 16),
+        pytest.param("triton", 40, 16, marks=pytest.mark.soak),
         ("cutedsl", 8, 8),
-        ("cutedsl", 8, 16),
+        pytest.param("cutedsl", 8, 16, marks=pytest.mark.soak),
         ("tilelang", 4, 8),
-        ("tilelang", 4, 16),
+        pytest.param("tilelang", 4, 16, marks=pytest.mark.soak),
     ],
 )
 def test_each_key_is_compiled_once_and_warm_in_every_rank(tmp_path, monkeypatch, backend, n_keys, n_ranks):
