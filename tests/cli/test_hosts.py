@@ -90,7 +90,15 @@ def test_one_directory_holds_the_binaries_of_several_targets(tmp_path):
     targets = ("--target", "cuda:90", "--target", "cuda:80")
     options = ("--kernel", "*rms_norm*", "--set", "example.hidden_sizes=[4096]", "--json")
     done = kits.python(
-        "-m", "jitwarm", "bake", "--out", tmp_path / "out", *targets, *options, JITWARM_PLUGINS="example"
+        "-m",
+        "jitwarm",
+        "bake",
+        "--out",
+        tmp_path / "out",
+        *targets,
+        *options,
+        JITWARM_PLUGINS="example",
+        JITWARM_PLAN_TIMEOUT_S=300,
     )
     assert [document["outcomes"] for document in json.loads(done.stdout)] == [{"compiled": 2}] * 2
     assert len(list((tmp_path / "out").rglob("*.cubin"))) == 4

@@ -54,6 +54,7 @@ def baking(tmp_path, kind, cluster):
         environ = {
             **os.environ,
             "JITWARM_PLUGINS": "example",
+            "JITWARM_PLAN_TIMEOUT_S": "300",
             "CUDA_VISIBLE_DEVICES": "",
             "RAY_ADDRESS": cluster.address,
         }
@@ -100,7 +101,7 @@ def test_a_cluster_bakes_all_three_dsls_and_a_second_bake_asks_nobody(cluster, b
     root = tmp_path / "out"
     require_whole(root, document_of(baking()))
     again = ["bake", "--out", root, "--target", "cuda:90", *SMALL, "--json"]
-    document = kits.json_of(kits.python("-m", "jitwarm", *again, JITWARM_PLUGINS="example"))
+    document = kits.json_of(kits.python("-m", "jitwarm", *again, JITWARM_PLUGINS="example", JITWARM_PLAN_TIMEOUT_S=300))
     assert document["outcomes"] == {"loaded": N_KEYS}
     assert document["n_compiles"] == 0
     cluster.kill(cluster.processes("", *OWN["ray"], *OWN["dask"]))
