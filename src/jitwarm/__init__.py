@@ -10,6 +10,7 @@ TYPE_CHECKING = False  # type checkers take it as true; importing `typing` for i
 if TYPE_CHECKING:
     from typing import Any
 
+    from jitwarm.api import bake, warm
     from jitwarm.authoring import CallableKernel, JitKernel
     from jitwarm.backends._cutedsl import CuteKernel
     from jitwarm.backends._tilelang import TileLangKernel
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from jitwarm.engine.report import Report
     from jitwarm.errors import JitwarmError, NeedsModel, Skipped, UnencodableKey, Unresolved
     from jitwarm.hookspecs import hookimpl
-    from jitwarm.session import bake, warm
     from jitwarm.tracing import Trace, trace, trace_dispatch
 
 _MODULES = {
@@ -84,7 +84,7 @@ _MODULES = {
         "Unresolved",
     ),
     "hookspecs": ("hookimpl",),
-    "session": (
+    "api": (
         "bake",
         "warm",
     ),

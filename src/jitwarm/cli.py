@@ -23,8 +23,8 @@ from jitwarm import repro as reproduction
 from jitwarm import tables
 from jitwarm.contract.backend import Finding
 from jitwarm.contract.target import Target
+from jitwarm.engine.processes import BLIND
 from jitwarm.engine.report import Report
-from jitwarm.engine.workers import BLIND
 from jitwarm.errors import JitwarmError, StoreError, TargetError, ToolchainError, UsageError
 from jitwarm.integrations import clusters
 from jitwarm.progress import Progress

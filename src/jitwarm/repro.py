@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jitwarm.engine.jobs import Job
-from jitwarm.engine.workers import environment_of_child
+from jitwarm.engine.processes import environment_of_child
 from jitwarm.environment import CACHE_VARIABLES
 from jitwarm.errors import StoreError, UsageError
 

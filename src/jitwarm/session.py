@@ -5,14 +5,13 @@ import difflib
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jitwarm.contract.backend import Backend, TargetScope
-from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
 from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
@@ -23,10 +22,11 @@ from jitwarm.engine.executors import ExecutorIsolation, n_in_flight
 from jitwarm.engine.isolation import ChildIsolation
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, make_plan
 from jitwarm.engine.prefetch import Task, in_order_of_readiness
+from jitwarm.engine.processes import Limits
 from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
 from jitwarm.engine.schedule import ExpectedSeconds, Item, first_of_each_first, longest_first
-from jitwarm.engine.workers import BLIND, Limits, Workers
+from jitwarm.engine.workers import Workers
 from jitwarm.environment import compiler_variables
 from jitwarm.errors import (
     InvalidKernelError,
@@ -35,12 +35,11 @@ from jitwarm.errors import (
     Skipped,
     TargetError,
     UsageError,
-    WarmupFailedError,
     text_of,
 )
 from jitwarm.events import EventLog
 from jitwarm.registry import RefusedPlugin, Registry
-from jitwarm.settings import Asked, Settings, matches, read, read_config
+from jitwarm.settings import Asked, Settings, matches
 from jitwarm.store import Store
 from jitwarm.tracing import Explanation, collected_traces, explain
 
@@ -389,98 +388,6 @@ class Session:
 
     def _policy_error(self, plugin: str, hook: str, error: BaseException) -> None:
         self.log.emit("policy_error", plugin=plugin, hook=hook, error=text_of(error))
-
-
-def warm(
-    config: WarmupConfig | Mapping[str, Any] | None = None,
-    *,
-    target: str | None = None,
-    kernels: str = "*",
-    strict: bool = False,
-) -> Report:
-    """Make every key that `config` can reach warm in this process: the whole job, for servers other than vLLM.
-
-    Args:
-        config: What will run; None takes the defaults.
-        target: e.g. `"cuda:90"`; None takes `JITWARM_TARGET`, else this process's GPU.
-        kernels: Glob over kernel ids.
-        strict: Raise if anything is not warm at the end.
-
-    Returns:
-        The report. One key's failure is a row in it.
-
-    Raises:
-        UsageError: An unknown target, or a glob that matches nothing.
-        StoreError: The cache directory cannot be used.
-        WarmupFailedError: With `strict`, once, with the list.
-
-    Side effects: compiles; writes the store; sets the compilers' cache variables in `os.environ` where they are unset.
-    """
-    session = Session(_asked(config), Target.parse(target) if target else None)
-    return _complete(session, kernels, strict=strict)
-
-
-def bake(
-    out: Path | str,
-    config: WarmupConfig | Mapping[str, Any] | None = None,
-    *,
-    target: str | None = None,
-    kernels: str = "*",
-    strict: bool = False,
-    executor: Executor | None = None,
-) -> Report:
-    """Build every key that `config` can reach into a directory, here or on the hosts of a cluster.
-
-    Args:
-        out: The directory; made if need be.
-        config: What will run; None takes the defaults.
-        target: e.g. `"cuda:90"`; None takes `JITWARM_TARGET`. One per process: compilers keep the first that they are given.
-        kernels: Glob over kernel ids.
-        strict: Raise if anything is not warm at the end.
-        executor: Any executor of `concurrent.futures`, or that of `jitwarm.integrations.ray` or `.dask`; it stays open. Its
-            hosts have the same jitwarm, compilers and plugins installed. None builds in compile processes here.
-
-    Returns:
-        The report. One key's failure is a row in it.
-
-    Raises:
-        UsageError: An unknown target, or a glob that matches nothing.
-        StoreError: The directory cannot be used.
-        WarmupFailedError: With `strict`, once, with the list.
-
-    Side effects: compiles; writes `out`; hides the GPU from this process and sets the compilers' cache variables, in
-    `os.environ`.
-    """
-    os.environ.update(BLIND)
-    session = Session(_asked(config), Target.parse(target) if target else None, root=Path(out), executor=executor)
-    return _complete(session, kernels, strict=strict)
-
-
-def _asked(config: WarmupConfig | Mapping[str, Any] | None) -> Asked:
-    values = read_config(config) if isinstance(config, Mapping) else config or WarmupConfig()
-    return Asked(values, read().settings)
-
-
-def _complete(session: Session, kernels: str, *, strict: bool) -> Report:
-    """One whole run."""
-    try:
-        report = session.run(session.plan(kernels, will_run=True))
-    finally:
-        session.finish()
-    if strict and not report.is_complete(strict=True):
-        raise WarmupFailedError("not everything is warm", failures(report))
-    return report
-
-
-def failures(report: Report) -> str:
-    """What is not warm, one line each."""
-    cold = [
-        f"{kernel.id} [{row.label}] {row.outcome}: {(row.error or '').splitlines()[0] if row.error else ''}"
-        for kernel in report.kernels.values()
-        for row in kernel.rows
-        if row.outcome not in {outcome.value for outcome in Outcome if outcome.is_warm}
-    ]
-    return "\n".join(cold + [f"plugin {refused['plugin']} refused: {refused['reason']}" for refused in report.refused])
 
 
 def _may_have_device() -> bool:

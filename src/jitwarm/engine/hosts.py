@@ -20,7 +20,8 @@ from jitwarm.engine.container import memory_for_each_bytes, usable_cpus
 from jitwarm.engine.isolation import once_more
 from jitwarm.engine.jobs import Answer, Job, Order, Origin, Reply
 from jitwarm.engine.parcels import pack
-from jitwarm.engine.workers import Limits, Workers
+from jitwarm.engine.processes import Limits
+from jitwarm.engine.workers import Workers
 from jitwarm.errors import HostError, KeyTimeoutError, StoreError, WorkerDiedError
 from jitwarm.store import Store
 

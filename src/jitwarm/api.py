@@ -1,0 +1,108 @@
+"""The whole job in one call, for servers other than vLLM and for build scripts."""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from jitwarm.contract.config import WarmupConfig
+from jitwarm.contract.kernel import Outcome
+from jitwarm.contract.target import Target
+from jitwarm.engine.processes import BLIND
+from jitwarm.engine.report import Report
+from jitwarm.errors import WarmupFailedError
+from jitwarm.session import Session
+from jitwarm.settings import Asked, read, read_config
+
+
+def warm(
+    config: WarmupConfig | Mapping[str, Any] | None = None,
+    *,
+    target: str | None = None,
+    kernels: str = "*",
+    strict: bool = False,
+) -> Report:
+    """Make every key that `config` can reach warm in this process: the whole job, for servers other than vLLM.
+
+    Args:
+        config: What will run; None takes the defaults.
+        target: e.g. `"cuda:90"`; None takes `JITWARM_TARGET`, else this process's GPU.
+        kernels: Glob over kernel ids.
+        strict: Raise if anything is not warm at the end.
+
+    Returns:
+        The report. One key's failure is a row in it.
+
+    Raises:
+        UsageError: An unknown target, or a glob that matches nothing.
+        StoreError: The cache directory cannot be used.
+        WarmupFailedError: With `strict`, once, with the list.
+
+    Side effects: compiles; writes the store; sets the compilers' cache variables in `os.environ` where they are unset.
+    """
+    session = Session(_asked(config), Target.parse(target) if target else None)
+    return _complete(session, kernels, strict=strict)
+
+
+def bake(
+    out: Path | str,
+    config: WarmupConfig | Mapping[str, Any] | None = None,
+    *,
+    target: str | None = None,
+    kernels: str = "*",
+    strict: bool = False,
+    executor: Executor | None = None,
+) -> Report:
+    """Build every key that `config` can reach into a directory, here or on the hosts of a cluster.
+
+    Args:
+        out: The directory; made if need be.
+        config: What will run; None takes the defaults.
+        target: e.g. `"cuda:90"`; None takes `JITWARM_TARGET`. One per process: compilers keep the first that they are given.
+        kernels: Glob over kernel ids.
+        strict: Raise if anything is not warm at the end.
+        executor: Any executor of `concurrent.futures`, or that of `jitwarm.integrations.ray` or `.dask`; it stays open. Its
+            hosts have the same jitwarm, compilers and plugins installed. None builds in compile processes here.
+
+    Returns:
+        The report. One key's failure is a row in it.
+
+    Raises:
+        UsageError: An unknown target, or a glob that matches nothing.
+        StoreError: The directory cannot be used.
+        WarmupFailedError: With `strict`, once, with the list.
+
+    Side effects: compiles; writes `out`; hides the GPU from this process and sets the compilers' cache variables, in
+    `os.environ`.
+    """
+    os.environ.update(BLIND)
+    session = Session(_asked(config), Target.parse(target) if target else None, root=Path(out), executor=executor)
+    return _complete(session, kernels, strict=strict)
+
+
+def _asked(config: WarmupConfig | Mapping[str, Any] | None) -> Asked:
+    values = read_config(config) if isinstance(config, Mapping) else config or WarmupConfig()
+    return Asked(values, read().settings)
+
+
+def _complete(session: Session, kernels: str, *, strict: bool) -> Report:
+    """One whole run."""
+    try:
+        report = session.run(session.plan(kernels, will_run=True))
+    finally:
+        session.finish()
+    if strict and not report.is_complete(strict=True):
+        raise WarmupFailedError("not everything is warm", failures(report))
+    return report
+
+
+def failures(report: Report) -> str:
+    """What is not warm, one line each."""
+    cold = [
+        f"{kernel.id} [{row.label}] {row.outcome}: {(row.error or '').splitlines()[0] if row.error else ''}"
+        for kernel in report.kernels.values()
+        for row in kernel.rows
+        if row.outcome not in {outcome.value for outcome in Outcome if outcome.is_warm}
+    ]
+    return "\n".join(cold + [f"plugin {refused['plugin']} refused: {refused['reason']}" for refused in report.refused])
