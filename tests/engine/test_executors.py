@@ -230,7 +230,7 @@ TAMPERED = {
     "the entry of another target": (of_another_target, "not the one that was asked for"),
     "a group file is damaged": (breaks_group, "__grp__"),
     "a file above the store": (lambda reply: put(reply, "triton/a/../../../planted"), "no place"),
-    "an absolute path": (lambda reply: put(reply, "/triton/a/planted"), "no place"),
+    "an absolute path": (lambda reply: put(reply, "/proc/a/planted"), "no place"),
     "a file of the store itself": (lambda reply: put(reply, "manifest/a/planted"), "no place"),
     "a file of another key": (lambda reply: put(reply, "objects/other/planted.o"), "no place"),
     "a file without a directory of its own": (lambda reply: put(reply, "triton/planted"), "no place"),
