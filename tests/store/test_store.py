@@ -1,6 +1,7 @@
 """One store directory: private, of a known format, and never half written."""
 
 import json
+import os
 import stat
 from dataclasses import asdict, replace
 
@@ -197,31 +198,65 @@ RECORD = {"kernel": "p:k", "key": "{}", "target": "cuda:90", "why": "the compile
 
 def test_what_is_quarantined_is_known_to_every_process_with_its_reason_and_its_file(store):
     file = store.quarantine("f", RECORD)
-    assert Store(store.root).quarantined("f") == (file, RECORD["why"])
+    assert Store(store.root).quarantined("f", {}) == (file, RECORD["why"])
     assert json.loads(file.read_text()) == RECORD
-    assert store.quarantined("0") is None
+    assert store.quarantined("0", {}) is None
     assert names_in(store) == ["STORE.json", "quarantine/f.json"]
 
 
 def test_nothing_is_quarantined_before_and_after_its_file_is_removed(store):
-    assert store.quarantined("f") is None
+    assert store.quarantined("f", {}) is None
     store.quarantine("f", RECORD).unlink()
-    assert store.quarantined("f") is None
+    assert store.quarantined("f", {}) is None
 
 
 def test_the_last_reason_counts(store):
     store.quarantine("f", RECORD)
     file = store.quarantine("f", {**RECORD, "why": "it hung"})
-    assert store.quarantined("f") == (file, "it hung")
+    assert store.quarantined("f", {}) == (file, "it hung")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"3", b"null", b"{}", b"\xff\xfe", b"\x00" * 64])
 def test_a_damaged_quarantine_counts_as_none(store, data):
     store.quarantine("f", RECORD).write_bytes(data)
-    assert store.quarantined("f") is None
+    assert store.quarantined("f", {}) is None
 
 
 def test_a_quarantine_that_cannot_be_written_is_a_store_error(store):
     (store.root / "quarantine" / "f.json").mkdir(parents=True)
     with pytest.raises(StoreError, match="cannot write"):
         store.quarantine("f", RECORD)
+
+
+@pytest.mark.parametrize(
+    ("limits", "is_known"),
+    [
+        ({"key_timeout_s": 300.0}, True),
+        ({"key_timeout_s": 200.0, "worker_memory_bytes": 1 << 40}, True),
+        ({"key_timeout_s": 300.1}, False),
+        ({}, False),  # no limit at all now
+    ],
+)
+def test_a_key_that_may_take_more_than_it_took_is_tried_again(store, limits, is_known):
+    store.quarantine("f", {**RECORD, "limits": {"key_timeout_s": 300.0}})
+    assert (store.quarantined("f", limits) is not None) is is_known
+
+
+# --- timings -----------------------------------------------------------------------------------------------------------
+
+
+def test_timings_are_those_of_every_entry_that_can_be_read(store):
+    for n, seconds in enumerate((1.5, 2.5)):
+        store.publish(Entry(str(n) * 64, "p:k", f"key {n}", "cuda:90", "triton 3.9.0", {}, seconds))
+    (store.root / "manifest" / "broken.json").write_text("{")
+    (store.root / "manifest" / "strange.json").write_text("[]")
+    assert sorted(store.timings()) == [("p:k", "key 0", 1.5), ("p:k", "key 1", 2.5)]
+
+
+def test_what_killed_writers_left_is_removed_after_an_hour(store):
+    old, new = store.root / "manifest" / ".f.json.old", store.root / "manifest" / ".f.json.new"
+    for file in (old, new):
+        file.touch()
+    os.utime(old, (0, 0))
+    store.settle()
+    assert (old.exists(), new.exists()) == (False, True)

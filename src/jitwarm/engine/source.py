@@ -48,9 +48,14 @@ def _distribution(name: str) -> Any:
 
 
 def _wheel_record(distribution: Any, package: str) -> str:
-    """The RECORD, if the package was installed from a wheel and is listed there; empty for an editable install."""
+    """What RECORD says of the installed files, if the package came as a wheel; empty for an editable install.
+
+    Without what the installer itself wrote, which differs between pip, uv and a cache: its notes, and files without a hash.
+    """
     record = (distribution.read_text("RECORD") if distribution else None) or ""
-    return record if re.search(rf"^{re.escape(package)}[/.]", record, re.MULTILINE) else ""
+    if not re.search(rf"^{re.escape(package)}[/.]", record, re.MULTILINE):
+        return ""
+    return "\n".join(sorted(line for line in record.splitlines() if "sha256=" in line and ".dist-info/" not in line))
 
 
 def _python_files(package: str) -> list[Path]:

@@ -7,6 +7,7 @@ hold "the" lock at once, and leaves stale handles on NFS.
 import errno
 import fcntl
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,15 +26,14 @@ def has_locks(directory: Path) -> bool:
     Raises:
         OSError: No file can be made there.
     """
-    try:
-        with locked(directory / "probe.lock", 0.0):
-            return True
-    except LockTimeoutError:
-        return True
-    except OSError as exc:
-        if exc.errno in _NO_LOCKS:
-            return False
-        raise
+    with tempfile.TemporaryFile(dir=directory) as probe:
+        try:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            if exc.errno in _NO_LOCKS:
+                return False
+            raise
+    return True
 
 
 @contextmanager
