@@ -13,7 +13,7 @@ DOCUMENT = {
     *("refused", "policy_errors", "left_out", "n_compiles", "on_device", "root", "seconds"),
 }
 KERNEL = {*("id", "backend", "distribution", "keys"), "notes"}
-KEY = {*("digest", "key", "outcome", "seconds", "error"), "label"}
+KEY = {*("digest", "key", "outcome", "seconds", "error", "repro"), "label"}
 
 
 class Broken:
@@ -93,6 +93,21 @@ def test_the_document_has_the_documented_shape_and_nothing_else(session):
     assert document.keys() == DOCUMENT
     assert all(kernel.keys() == KERNEL for kernel in document["kernels"])
     assert all(key.keys() == KEY for kernel in document["kernels"] for key in kernel["keys"])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "digest", "command"),
+    [
+        ("failed", "0123456789abcdef", "jitwarm repro 0123456789ab --root '/a store'"),
+        ("timed_out", "0123456789abcdef", "jitwarm repro 0123456789ab --root '/a store'"),
+        ("failed", None, ""),
+        ("unresolved", "0123456789abcdef", ""),
+        ("skipped", "0123456789abcdef", ""),
+        ("compiled", "0123456789abcdef", ""),
+    ],
+)
+def test_what_a_compiler_failed_at_has_a_command_that_shows_it(outcome, digest, command):
+    assert Report(root="/a store").repro(Row(digest, "{}", "n=1", outcome)) == command
 
 
 def test_the_document_says_what_happened(session):

@@ -43,7 +43,13 @@ def test_what_is_planned_is_announced_before_anything_is_done(events, emit):
         ("kernel_planned", "q:b"),
         ("key_planned", "q:b"),
     ]
-    assert events[0][1] == {"kernel": "p:a", "backend": "triton", "distribution": "p 1.0", "notes": ["two keys"]}
+    assert events[0][1] == {
+        "kernel": "p:a",
+        "backend": "triton",
+        "distribution": "p 1.0",
+        "import_path": "",
+        "notes": ["two keys"],
+    }
     assert events[4][1] == {"kernel": "p:lost", "outcome": "unresolved", "error": "needs the model"}
 
 
