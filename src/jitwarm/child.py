@@ -247,7 +247,7 @@ def _widen_affinity() -> None:
 def _limit(memory_bytes: int | None, nice: int) -> None:
     """Keep this process, and each that it starts, within its limits."""
     if memory_bytes is not None:
-        with contextlib.suppress(OSError, ValueError):  # a limit below today's may not be raised
+        with contextlib.suppress(OSError, ValueError):  # where less is allowed already, that holds
             resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     if nice:
         os.nice(nice)

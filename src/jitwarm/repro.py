@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from jitwarm.engine.jobs import Job
 from jitwarm.engine.processes import environment_of_child
-from jitwarm.environment import CACHE_VARIABLES
+from jitwarm.environment import compiler_variables
 from jitwarm.errors import StoreError, UsageError
 
 _LEAST_LENGTH = 6
@@ -28,12 +28,14 @@ class Planned:
         job: What builds it.
         label: The key for people.
         environment: The compilers' variables in that run.
+        caches: Variables that move the compilers' disk caches, with a directory below the root for each.
         log: The event log that says so.
     """
 
     job: Job
     label: str
     environment: dict[str, str]
+    caches: dict[str, str]
     log: Path
 
 
@@ -78,8 +80,10 @@ def run(planned: Planned) -> NoReturn:
         file.write_text(json.dumps({**planned.job.to_json(), "root": str(scratch / "store")}), encoding="utf-8")
     except OSError as exc:
         raise StoreError(f"cannot make a directory for what is built: {exc}", "set TMPDIR") from exc
-    caches = {name: str(scratch / "store" / directory) for name, directory in CACHE_VARIABLES.items()}
-    environment = {**environment_of_child(), **planned.environment, **caches}
+    caches = {name: str(scratch / "store" / directory) for name, directory in planned.caches.items()}
+    # A compiler's variable that was not set in that run is not set now, either.
+    others = {name: value for name, value in environment_of_child().items() if name not in compiler_variables()}
+    environment = {**others, **planned.environment, **caches}
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-P", "-m", "jitwarm.child", "--job", str(file)], environment)  # noqa: S606 - this interpreter and our own module
 
@@ -100,7 +104,7 @@ def _planned(log: Path, key: dict[str, Any]) -> Planned:
         distribution=kernel["distribution"],
         import_path=kernel["import_path"],
     )
-    return Planned(job, key["label"], said["environment"]["variables"], log)
+    return Planned(job, key["label"], said["environment"]["variables"], said["backends"]["caches"], log)
 
 
 def _events(log: Path, containing: str) -> Iterator[dict[str, Any]]:

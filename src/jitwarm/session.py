@@ -18,6 +18,7 @@ from jitwarm.contract.target import Target
 from jitwarm.deadlines import Deadline
 from jitwarm.engine.compiler import BuiltinPolicy
 from jitwarm.engine.container import memory_for_each_bytes, usable_cpus
+from jitwarm.engine.elsewhere import OVER
 from jitwarm.engine.executors import ExecutorIsolation, n_in_flight
 from jitwarm.engine.isolation import ChildIsolation
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, make_plan
@@ -125,7 +126,12 @@ class Session:
         self.log.emit("config", config=dataclasses.asdict(self.asked.config))
         self.registry.load_installed()
         self.log.emit("plugins_left_out", plugins=self.registry.left_out)
-        self.log.emit("backends", plugins={b.name: self.registry.owner_of(b.name) for b in self.registry.backends})
+        backends = self.registry.backends
+        self.log.emit(
+            "backends",
+            plugins={backend.name: self.registry.owner_of(backend.name) for backend in backends},
+            caches={name: place for backend in backends for name, place in backend.cache_variables.items()},
+        )
         self.log.emit("environment", variables=compiler_variables())
         self._place_caches(insist=self._insists)
         self._check_extra()
@@ -202,12 +208,13 @@ class Session:
         Nothing is loaded, so this process is not disturbed; the next start finds it, and so does a compiler that looks on disk
         before it compiles. Ends with this process.
         """
-        rows = {(kernel.id, row.digest): row.outcome for kernel in self.report.kernels.values() for row in kernel.rows}
-        late = [item for item in plan.keys if rows.get((item[0].id, item[1].digest)) == Outcome.SKIPPED.value]
-        if not (self.asked.settings.finish_in_background and late and self._isolation):
+        rows = {(kernel.id, row.digest): row.error for kernel in self.report.kernels.values() for row in kernel.rows}
+        late = [item for item in plan.keys if rows.get((item[0].id, item[1].digest)) in OVER]
+        if not (self.asked.settings.finish_in_background and late and self._builds_ahead):
             return
         self._policy.elsewhere.lift_budget()
-        self._isolation.ends_at = None
+        if self._isolation:
+            self._isolation.ends_at = None
         self._workers.reopen(dataclasses.replace(self._workers.limits, nice=_LAST_PRIORITY))
         tasks = self._tasks(first_of_each_first(late))
         self._background = threading.Thread(
@@ -217,11 +224,13 @@ class Session:
 
     def _build_late(self, tasks: Sequence[Task[Item]]) -> None:
         self.log.emit("background_start", n=len(tasks))
-        for _ in in_order_of_readiness(tasks, self._policy.build_ahead, 1, self._policy.patience_s):
-            pass
-        self.log.emit("background_end")
-        self._background = None
-        self.finish()
+        try:
+            for _ in in_order_of_readiness(tasks, self._policy.build_ahead, 1, self._policy.patience_s):
+                pass
+        finally:
+            self.log.emit("background_end")
+            self._background = None
+            self.finish()
 
     def _modules_of(self, backend_name: str) -> Sequence[str]:
         """What a compile process for a backend imports first; asked late, when every plugin's backends are known."""
@@ -281,14 +290,16 @@ class Session:
         return longest_first(plan.keys, ExpectedSeconds(store.timings(), of_backend))
 
     def _as_they_are_built(self, keys: Sequence[Item]) -> Iterable[Item]:
-        """The keys in the order in which they can be loaded; built ahead in compile processes, if there are any.
-
-        Where a site decides how keys are compiled, it is asked key by key: what it would fetch must not be built.
-        """
-        if self._isolation is None or self.registry.has_policy("jitwarm_compile"):
+        """The keys in the order in which they can be loaded; built ahead in compile processes, if there are any."""
+        if not self._builds_ahead:
             return keys
         n_at_once = n_in_flight(self._executor, self._n_workers) if self._executor else self._n_workers
         return in_order_of_readiness(self._tasks(keys), self._policy.build_ahead, n_at_once, self._policy.patience_s)
+
+    @property
+    def _builds_ahead(self) -> bool:
+        """Where a site decides how keys are compiled, it is asked key by key: what it would fetch must not be built."""
+        return self._isolation is not None and not self.registry.has_policy("jitwarm_compile")
 
     def _tasks(self, items: Sequence[Item]) -> list[Task[Item]]:
         return [Task(item, self._job(*item)) for item in items]

@@ -7,28 +7,16 @@ import kits
 import pytest
 
 TINY = """
-from dataclasses import dataclass
 from jitwarm import Outcome, Unresolved, hookimpl
+from kits import FourMembers, Key
 
-class Tiny:
-    name = "scale"
-
-    @dataclass(frozen=True)
-    class CompileKey:
-        n: object
-
-    def dispatch(self, *, n):
-        return self.CompileKey(n)
-
+class Tiny(FourMembers):
     def get_warmup_keys(self, config):
-        return [self.CompileKey(n) for n in config.for_plugin("tiny").get("sizes", [1])]
-
-    def compile(self, key):
-        return Outcome.COMPILED
+        return [Key(n) for n in config.for_plugin("tiny").get("sizes", [1])]
 
 @hookimpl
 def jitwarm_kernels():
-    return [Tiny()]
+    return [Tiny(name="scale")]
 
 @hookimpl
 def jitwarm_compile(target):

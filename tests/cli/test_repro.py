@@ -81,6 +81,12 @@ def test_the_compilers_variables_are_those_of_the_run(tmp_path):
     assert [noted["value"] for noted in notes() if "value" in noted][-1] == "yes"
 
 
+def test_a_compilers_variable_that_the_run_did_not_have_is_not_there(tmp_path):
+    (key,) = bake(tmp_path / "store", "shows TRITON_PRINT_AUTOTUNING").values()
+    jitwarm("repro", key["digest"][:12], "--root", tmp_path / "store", TRITON_PRINT_AUTOTUNING="now")
+    assert [noted["value"] for noted in notes() if "value" in noted][-1] is None
+
+
 def test_a_key_that_nobody_planned_and_digits_that_are_too_few_are_usage_errors(tmp_path):
     bake(tmp_path / "store", "builds")
     for digits, words in (("abc", "too short"), ("0" * 12, "no run in")):

@@ -13,6 +13,8 @@ import pytest
 from fault_kit import notes, run
 from processes import wait_until
 
+from jitwarm import hookimpl
+
 GIB = 1 << 30
 # Yields a kernel whose keys take memory, in Python and as native code does, but never more than the machine has to spare.
 GREEDY = """
@@ -198,6 +200,34 @@ def test_what_the_budget_left_is_built_in_the_background_with_the_lowest_priorit
     assert [noted["priority"] for noted in builds() if noted["does"] == "priority"] == [19]
     rows = run(root, "builds 1", "builds 2", "tells its priority")
     assert [outcome for outcome, _ in rows] == ["loaded"] * 3
+
+
+def test_what_is_skipped_for_a_reason_of_its_own_is_not_begun_again_in_the_background(root):
+    events = []
+    made = fault_kit.session(root, "is skipped", finish_in_background=True, listeners=[events.append])
+    plan = made.plan()
+    assert made.run(plan).outcomes == {"skipped": 1}
+    made.finish_in_background(plan)
+    made.finish()
+    assert not [event for event in events if event["event"] == "background_start"]
+
+
+def test_where_a_site_decides_how_keys_are_compiled_nothing_is_built_in_the_background(root):
+    class Site:
+        @hookimpl
+        def jitwarm_compile(self):
+            return None
+
+    events = []
+    made = fault_kit.session(
+        root, "builds 1", "builds 2", max_keys=1, finish_in_background=True, listeners=[events.append]
+    )
+    made.registry.add("site", Site(), "site 1.0")
+    plan = made.plan()
+    assert made.run(plan).outcomes == {"compiled": 1, "skipped": 1}
+    made.finish_in_background(plan)
+    made.finish()
+    assert not [event for event in events if event["event"] == "background_start"]
 
 
 def test_without_the_setting_nothing_goes_on(root):

@@ -260,3 +260,14 @@ def test_what_killed_writers_left_is_removed_after_an_hour(store):
     os.utime(old, (0, 0))
     store.settle()
     assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_hidden_files_of_others_in_the_same_directory_are_left_alone(store):
+    """`bake --out` takes any directory."""
+    for name in (".env", "src/.gitignore", "manifest/.keep"):
+        file = store.root / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        os.utime(file, (0, 0))
+    store.settle()
+    assert all((store.root / name).exists() for name in (".env", "src/.gitignore", "manifest/.keep"))

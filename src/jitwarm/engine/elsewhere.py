@@ -23,6 +23,7 @@ from jitwarm.store import Store
 
 OVER_BUDGET = "the time budget ended before it was built (JITWARM_TIME_BUDGET_S)"
 OVER_MAX_KEYS = "it is not among the first keys, which this start may build (JITWARM_MAX_KEYS)"
+OVER = (OVER_BUDGET, OVER_MAX_KEYS)
 
 # What a failure in another process is here.
 _FAILURES: dict[str, type[JitwarmError]] = {"unresolved": Unresolved, "skipped": Skipped}

@@ -17,8 +17,7 @@ from jitwarm.contract.backend import Backend
 from jitwarm.engine.jobs import Job, Reply
 from jitwarm.errors import HostError, StoreError
 from jitwarm.store import Entry, Store
-
-_MIN_DEPTH = 3  # <cache>/<entry>/<file>
+from jitwarm.store.store import is_of_entry
 
 
 def pack(store: Store, entry: Entry) -> dict[str, dict[str, str]]:
@@ -90,8 +89,8 @@ def _checked(reply: Reply, job: Job, fingerprint: str, backends: Sequence[Backen
 def _is_place(name: str, caches: set[str], fingerprint: str) -> bool:
     """Whether a file may lie there: in a directory of its own, in a compiler's cache or among this entry's objects."""
     parts = PurePosixPath(name).parts
-    is_below = not PurePosixPath(name).is_absolute() and ".." not in parts and "\0" not in name
-    return is_below and len(parts) >= _MIN_DEPTH and (parts[0] in caches or parts[:2] == ("objects", fingerprint))
+    is_below = is_of_entry(name) and "\0" not in name
+    return is_below and (parts[0] in caches or parts[:2] == ("objects", fingerprint))
 
 
 def _content(name: str, packed: dict[str, Any]) -> bytes:

@@ -1,8 +1,4 @@
-"""The processes of `jitwarm.engine.workers`, seen from this side: one mother, one worker.
-
-The mother leads a session of its own and each worker a process group, so that a kill reaches the compilers that a worker has
-started. When this process ends, however it ends, the mother sees the control socket close, and ends her workers and herself.
-"""
+"""The processes of `jitwarm.engine.workers`, seen from this side: one mother, one worker."""
 
 import contextlib
 import os

@@ -106,7 +106,9 @@ class Store:
         try:
             record = json.loads((self.root / "manifest" / f"{fingerprint}.json").read_text(encoding="utf-8"))
             entry = Entry(**record)
-            return entry if all(_is_entry(name, digest) for name, digest in entry.files.items()) else None
+            listed: dict[str, Any] = entry.files  # nobody has checked what the file says
+            is_whole = all(isinstance(digest, str) and is_of_entry(name) for name, digest in listed.items())
+            return entry if is_whole else None
         except (OSError, ValueError, TypeError, AttributeError):
             return None
 
@@ -214,17 +216,22 @@ class Store:
 
     def settle(self) -> None:
         """Record the root's path, and remove what killed writers left. Called when every backend has mended what a move broke."""
-        for path in self.root.glob("*/.*"):
-            with contextlib.suppress(OSError):
-                if path.is_file() and time.time() - path.stat().st_mtime > _STALE_S:
-                    path.unlink()
+        for pattern in (
+            ".STORE.json.*",
+            "manifest/.*.json.*",
+            "quarantine/.*.json.*",
+        ):  # what else is here may be anybody's
+            for path in self.root.glob(pattern):
+                with contextlib.suppress(OSError):
+                    if time.time() - path.stat().st_mtime > _STALE_S:
+                        path.unlink()
         _write(self.root / "STORE.json", {"schema": SCHEMA, "root": str(self.root)})
 
 
-def _is_entry(name: Any, digest: Any) -> bool:
-    """Whether a manifest names a file that lies in a directory of its own: what is damaged is removed with that directory."""
+def is_of_entry(name: str) -> bool:
+    """Whether a file lies below the root, in a directory of its entry's own: what is damaged is removed with that directory."""
     parts = Path(name).parts
-    return isinstance(digest, str) and not Path(name).is_absolute() and ".." not in parts and len(parts) >= _MIN_DEPTH
+    return not Path(name).is_absolute() and ".." not in parts and len(parts) >= _MIN_DEPTH
 
 
 def remove(path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jitwarm.contract.kernel import Outcome
-from jitwarm.engine.elsewhere import OVER_BUDGET, OVER_MAX_KEYS
+from jitwarm.engine.elsewhere import OVER
 from jitwarm.engine.report import Report
 from jitwarm.session import Session
 
@@ -115,7 +115,7 @@ def complaints(report: Report) -> list[str]:
     """What is not as it should be, each with its culprit."""
     refused = [f"plugin {r['plugin']} ({r['distribution']}) is left out: {r['reason']}" for r in report.refused]
     policies = [f"policy {e['plugin']}.{e['hook']} failed: {e['error']}" for e in report.policy_errors]
-    late = Counter(row.error for row in report.rows if row.error in (OVER_BUDGET, OVER_MAX_KEYS))
+    late = Counter(row.error for row in report.rows if row.error in OVER)
     refused += [f"{n} keys are not warm: {why}" for why, n in late.items()]
     cold = [
         f"{kernel.id} {f'[{row.label}] ' if row.digest else ''}is {row.outcome}: {row.error or 'no reason given'}"
