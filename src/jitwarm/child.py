@@ -1,8 +1,9 @@
 """The other side of `jitwarm.engine.workers`: `python -m jitwarm.child SOCKET [MODULE ...]`.
 
-The mother imports the modules, then forks a worker for each `fork` that she is asked; the worker's sockets come with the
-question. She starts no thread and compiles nothing, so that a fork is safe. A worker wires a registry, the backends and the
-built-in policy for the one plugin that its jobs name, and builds keys into the store.
+The mother imports the modules, then forks a worker for each `fork` that she is asked, and for each `template` a process like
+herself that has also imported one plugin; their sockets come with the question. These start no thread and compile nothing, so
+that a fork is safe. A worker wires a registry, the backends and the built-in policy for the one plugin that its jobs name, and
+builds keys into the store.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jitwarm.contract.backend import TargetScope
 from jitwarm.contract.kernel import RegisteredKernel
@@ -56,10 +57,13 @@ def main() -> None:
 
 
 class _Mother:
+    """Forks, as the other side of the control socket asks; a mother or a template."""
+
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._parent = os.getppid()
         self._workers: set[int] = set()
+        self._templates: dict[int, int] = {}  # by name: process id
 
     def run(self) -> None:
         """Serve until the other side is gone; then end every worker."""
@@ -78,16 +82,33 @@ class _Mother:
         return os.getppid() == self._parent
 
     def _serve(self) -> bool:
-        # One question at a time is under way, so that a read never takes two of them.
-        message, fds, _, _ = socket.recv_fds(self._control, 1 << 16, 2)
-        if not message:
-            return False
-        question = wire.unpack(message)
-        if fds:
-            wire.send(self._control, {"pid": self._fork(*fds, **question)})
-        else:
-            wire.send(self._control, {"status": self._wait(**question)})
-        return True
+        question, sockets = wire.receive_with_descriptors(self._control, 2)
+        match question:
+            case {"fork": limits}:
+                wire.send(self._control, {"pid": self._fork(*sockets, **limits)})
+            case {"wait": pid}:
+                wire.send(self._control, {"status": self._wait(pid)})
+            case {"template": name, "setup": setup}:
+                self._templates[name] = self._fork_template(sockets[0], setup)
+            case {"end": name}:
+                self._end_template(name)
+        return question is not None
+
+    def _fork_template(self, control: int, setup: dict[str, Any]) -> int:
+        """In this process's group, so that whoever ends that ends the template."""
+        pid = os.fork()
+        if pid == 0:
+            self._control.close()
+            _be_template(socket.socket(fileno=control), Job.from_json(setup))
+        os.close(control)
+        return pid
+
+    def _end_template(self, name: int) -> None:
+        """Its workers are given to this process, and end when their sockets are closed."""
+        pid = self._templates.pop(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
     def _fork(self, jobs: int, output: int, memory_bytes: int | None, nice: int) -> int:
         pid = os.fork()
@@ -109,6 +130,18 @@ class _Mother:
             return os.waitstatus_to_exitcode(os.waitpid(wait, 0)[1])
         except ChildProcessError:
             return None
+
+
+def _be_template(control: socket.socket, setup: Job) -> NoReturn:
+    """A template's life. It ends where it cannot import the plugin, or the plugin starts a thread: workers see for themselves."""
+    try:
+        _Plugin(setup)
+        with contextlib.suppress(Exception):  # the job that needs it will say what is wrong
+            importlib.import_module(setup.import_path.partition(":")[0])
+        if len(os.listdir("/proc/self/task")) == 1:  # noqa: PTH208 - names are enough
+            _Mother(control).run()
+    finally:
+        os._exit(0)
 
 
 def _work(jobs: int, output: int) -> NoReturn:
@@ -190,22 +223,30 @@ class _Builder:
         return self._wired[setup]
 
 
+class _Plugin:
+    """One plugin (and that of its backend), and its kernels for a configuration and a target."""
+
+    def __init__(self, job: Job) -> None:
+        self.registry = Registry(lambda name: name in (job.plugin, job.backend_plugin))
+        self.registry.load_builtin()
+        self.registry.load_installed()
+        toolchains = tuple(backend.toolchain() for backend in self.registry.backends if not backend.missing())
+        parsed = Target.parse(job.target)
+        self.target = Target(parsed.kind, parsed.arch, toolchains)
+        self.kernels = self.registry.kernels(read_config(job.config), self.target)
+
+
 class _Wiring:
     """Registry, backends and policy for one plugin (and that of its backend), configuration, target and store."""
 
     def __init__(self, job: Job) -> None:
         log = EventLog(job.run)
-        registry = Registry(lambda name: name in (job.plugin, job.backend_plugin))
-        registry.load_builtin()
-        registry.load_installed()
-        toolchains = tuple(backend.toolchain() for backend in registry.backends if not backend.missing())
-        parsed = Target.parse(job.target)
-        self.target = Target(parsed.kind, parsed.arch, toolchains)
+        plugin = _Plugin(job)
+        registry, self.target = plugin.registry, plugin.target
         self.policy = BuiltinPolicy(registry.backends, log.emit, lock_timeout_s=None)
-        kernels = registry.kernels(read_config(job.config), self.target)
-        self.kernels = {kernel.id: kernel for kernel in kernels}
+        self.kernels = {kernel.id: kernel for kernel in plugin.kernels}
         self.refused = next((refused.reason for refused in registry.refused if refused.name == job.plugin), "")
-        self.policy.know(kernels)
+        self.policy.know(plugin.kernels)
         self.plugins = registry.plugins
         root = Path(job.root)
         self.policy.use(Store(root))

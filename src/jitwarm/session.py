@@ -159,21 +159,25 @@ class Session:
             hint = "; ".join([f"kernels are {ids}" if ids else "no kernel is installed", *refused])
             raise UsageError(f"no kernel matches {kernel_glob!r}", hint)
         if will_run and not self._executor and not any(self.root.glob("manifest/*.json")):
-            self.prestart(kernel.backend for kernel in chosen)
+            self.prestart(chosen)
         plan = make_plan(chosen, self._list_keys_in_time, self.target)
         announce(plan, self.log.emit)
         return plan
 
-    def prestart(self, backends: Iterable[str | None], *, wait: bool = False) -> None:
-        """Let the compile processes of backends begin with their imports; with `wait`, until these are done.
+    def prestart(self, kernels: Iterable[RegisteredKernel], *, wait: bool = False) -> None:
+        """Let the compile processes for kernels begin with their imports; with `wait`, until these are done.
 
         Raises:
             WorkersUnavailableError: With `wait`, no process can be started.
         """
-        for backend in set(backends) if self._isolation else ():
-            self._workers.prestart(backend)
+        if not isinstance(self._isolation, ChildIsolation):
+            return
+        setups = {(kernel.backend, kernel.plugin): kernel for kernel in kernels}
+        for (backend, _), kernel in setups.items():
+            setup = self._isolation.job(kernel, "", self.target)
+            self._workers.prestart(setup, backend)
             if wait:
-                self._workers.await_start(backend)
+                self._workers.await_start(setup, backend)
 
     def run(self, plan: Plan) -> Report:
         """Make every key of `plan` warm.

@@ -1,4 +1,4 @@
-"""The processes of `jitwarm.engine.workers`, seen from this side: one mother, one worker."""
+"""The processes of `jitwarm.engine.workers`, seen from this side: mother, template and worker."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,14 +52,80 @@ class Limits:
     nice: int = 0
 
 
-class Mother:
-    """One process that forks workers and knows how they ended."""
+class Forks:
+    """One process that forks workers and knows how they ended. Its imports are done when it has forked the first one."""
+
+    def __init__(self, control: socket.socket, limits: Limits) -> None:
+        self._control = control
+        self._limits = limits
+
+    def fork(self, timeout_s: float = _START_TIMEOUT_S) -> "Worker":
+        """A fresh worker.
+
+        Args:
+            timeout_s: Longest to wait for the imports.
+
+        Raises:
+            WorkersUnavailableError: There is none; this process is ended.
+        """
+        try:
+            jobs, theirs = socket.socketpair()
+            output, their_output = os.pipe()
+        except OSError as exc:
+            raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
+        limits = {"memory_bytes": self._limits.memory_bytes, "nice": self._limits.nice}
+        try:
+            pid = self._ask({"fork": limits}, timeout_s, theirs.fileno(), their_output).get("pid")
+        finally:
+            theirs.close()
+            os.close(their_output)
+        if pid is None:
+            jobs.close()
+            os.close(output)
+            self.close()
+            raise self._unavailable()
+        return Worker(pid, jobs, output, self)
+
+    def describe_end(self, pid: int) -> str:
+        """How a worker that is gone ended, as the end of a sentence."""
+        status = self._ask({"wait": pid}).get("status")
+        if status is None:
+            return ""
+        if status < 0:
+            name = next((known.name for known in signal.Signals if known == -status), f"signal {-status}")
+            return f": killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return f": exit status {status}"
+
+    def close(self) -> None:
+        """Let it end."""
+        self._control.close()
+
+    def _ask(
+        self, question: Mapping[str, Any], timeout_s: float = _START_TIMEOUT_S, *descriptors: int
+    ) -> dict[str, Any]:
+        """Its answer; an empty one where it gives none, and then it is of no more use."""
+        try:
+            self._tell(question, *descriptors)
+            self._control.settimeout(timeout_s)
+            return wire.receive(self._control) or {}
+        except (OSError, WorkerDiedError):
+            return {}
+
+    def _tell(self, message: Mapping[str, Any], *descriptors: int) -> None:
+        self._control.settimeout(_START_TIMEOUT_S)
+        wire.send(self._control, message, descriptors)
+
+    def _unavailable(self) -> WorkersUnavailableError:
+        return WorkersUnavailableError("a compile process does not start")
+
+
+class Mother(Forks):
+    """The first process of a backend: it imports the compiler."""
 
     def __init__(self, preload: Sequence[str], limits: Limits, environ: Mapping[str, str]) -> None:
-        self._limits = limits
         try:
             self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as she does
-            self._control, theirs = socket.socketpair()
+            control, theirs = socket.socketpair()
         except OSError as exc:
             raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
         try:
@@ -73,64 +139,43 @@ class Mother:
                 start_new_session=True,
             )
         except (OSError, ValueError, TypeError) as exc:
-            self._control.close()
+            control.close()
             self._printed.close()
             raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
         finally:
             theirs.close()
-        self._control.settimeout(_START_TIMEOUT_S)
+        super().__init__(control, limits)
+        self._n_templates = 0
+        self._last = ""
 
-    def fork(self) -> "Worker":
-        """A fresh worker."""
+    def template(self, setup: Mapping[str, Any]) -> "Template":
+        """A process that she forks, and that imports the plugin which `setup`, a job's JSON, names. Waits for nothing.
+
+        Raises:
+            WorkersUnavailableError: There is none; she is ended.
+        """
         try:
-            jobs, theirs = socket.socketpair()
-            output, their_output = os.pipe()
+            control, theirs = socket.socketpair()
         except OSError as exc:
             raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
+        self._n_templates += 1
+        name = self._n_templates
         try:
-            socket.send_fds(
-                self._control,
-                [wire.pack({"memory_bytes": self._limits.memory_bytes, "nice": self._limits.nice})],
-                [theirs.fileno(), their_output],
-            )
-            answer = wire.receive(self._control)
-            pid = answer["pid"] if answer else None
-        except (OSError, WorkerDiedError):
-            pid = None
+            self._tell({"template": name, "setup": setup}, theirs.fileno())
+        except OSError as exc:
+            control.close()
+            self.close()
+            raise self._unavailable() from exc
         finally:
             theirs.close()
-            os.close(their_output)
-        if pid is None:
-            jobs.close()
-            os.close(output)
-            printed = self._last()
-            self.close()
-            raise WorkersUnavailableError(
-                f"a compile process does not start (status {self._process.returncode})", printed
-            )
-        return Worker(pid, jobs, output)
+        return Template(control, self._limits, lambda: self._end_template(name))
 
-    def _last(self) -> str:
-        """The end of what she printed."""
-        self._printed.seek(0)
-        return _last_lines(self._printed.read())
-
-    def describe_end(self, pid: int) -> str:
-        """How a worker that is gone ended, as the end of a sentence."""
-        try:
-            wire.send(self._control, {"wait": pid})
-            status = (wire.receive(self._control) or {}).get("status")
-        except (OSError, WorkerDiedError):
-            status = None
-        if status is None:
-            return ""
-        if status < 0:
-            name = next((known.name for known in signal.Signals if known == -status), f"signal {-status}")
-            return f": killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-        return f": exit status {status}"
+    def _end_template(self, name: int) -> None:
+        with contextlib.suppress(OSError):  # she has ended, and it with her
+            self._tell({"end": name})
 
     def kill(self) -> None:
-        """End her at once."""
+        """End her and her templates at once."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -142,14 +187,40 @@ class Mother:
         except subprocess.TimeoutExpired:
             self.kill()
             self._process.wait()
-        self._printed.close()
+        if not self._printed.closed:
+            self._printed.seek(0)
+            self._last = _last_lines(self._printed.read())
+            self._printed.close()
+
+    def _unavailable(self) -> WorkersUnavailableError:
+        return WorkersUnavailableError(
+            f"a compile process does not start (status {self._process.returncode})", self._last
+        )
+
+
+class Template(Forks):
+    """A process between a mother and her workers: it has also imported one plugin, which otherwise each worker would do."""
+
+    def __init__(self, control: socket.socket, limits: Limits, end: Callable[[], object]) -> None:
+        super().__init__(control, limits)
+        self._end = end
+
+    def close(self) -> None:
+        """End it."""
+        super().close()
+        self._end()
 
 
 class Worker:
-    """One process that compiles."""
+    """One process that compiles.
 
-    def __init__(self, pid: int, jobs: socket.socket, output: int) -> None:
+    Attributes:
+        parent: Who forked it.
+    """
+
+    def __init__(self, pid: int, jobs: socket.socket, output: int, parent: Forks) -> None:
         self.pid = pid
+        self.parent = parent
         self.n_jobs = 0
         self._jobs = jobs
         self._output = output

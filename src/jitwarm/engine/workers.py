@@ -1,9 +1,12 @@
 """Compile processes: a compiler that hangs, crashes or eats memory costs one key, and never the server.
 
-    here                         mother: python -m jitwarm.child           worker
-    Workers ----- control -----> imports the compiler, compiles nothing,
-       |                         forks workers -------------------------> compiles, one job at a time
-       +------------------ jobs and answers, a socket per worker ------->
+    here                     mother: python -m jitwarm.child    template              worker
+    Workers --- control ---> imports the compiler,
+       |                     forks templates -----------------> imports a plugin,
+       +----------------------- control ----------------------> forks workers -----> compiles, one job at a time
+       +------------------ jobs and answers, a socket per worker ------------------>
+
+Where a template does not come up (the plugin starts threads, say, and then a fork is not safe) the mother forks the workers.
 
 vLLM's workers are daemonic processes of `multiprocessing`, which may have no children of that kind; `subprocess` works there,
 and is safe in a process with CUDA and threads. The mother leads a session of its own and each worker a process group, so that
@@ -18,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from jitwarm.engine.jobs import Answer, Job
-from jitwarm.engine.processes import ENDED, Limits, Mother, Worker
+from jitwarm.engine.processes import ENDED, Limits, Mother, Template, Worker
 from jitwarm.errors import WorkerDiedError, WorkersUnavailableError
 
 _OUT_OF_MEMORY = re.compile(r"MemoryError|bad_alloc|out of memory|cannot allocate", re.IGNORECASE)
@@ -67,7 +70,7 @@ class Workers:
             WorkerDiedError: The worker ended, or answered what is no answer; the next job gets a fresh one.
         """
         family = self._families.setdefault(backend or "", _Family())
-        worker = self._take(family, backend)
+        worker = self._take(family, backend, job, timeout_s)
         try:
             answer = worker.ask(job, timeout_s, lock)
         except BaseException as exc:  # also an interrupt: then nobody waits for the answer
@@ -94,7 +97,7 @@ class Workers:
         with family.lock:
             family.busy.discard(worker)
             worker.kill()
-            end = family.mother.describe_end(worker.pid) if family.mother else ""
+            end = worker.parent.describe_end(worker.pid)
         self._emit("child_end", child=worker.pid, why=why)
         return end
 
@@ -105,21 +108,26 @@ class Workers:
         limit = f"it may take {self.limits.memory_bytes / 2**30:.1f} GiB: raise JITWARM_WORKER_MEMORY_BYTES if it needs more"
         return f"{limit}\n{printed}"
 
-    def prestart(self, backend: str | None) -> None:
-        """Let a mother begin with her imports; whoever forks first waits for the rest of them. Never raises."""
+    def prestart(self, setup: Job, backend: str | None) -> None:
+        """Let a mother and a template begin with their imports; whoever forks first waits for the rest. Never raises.
+
+        Args:
+            setup: Any job of the plugin.
+            backend: As for `build`.
+        """
         family = self._families.setdefault(backend or "", _Family())
         with family.lock, contextlib.suppress(WorkersUnavailableError):
             if not self._is_closed:
-                self._mother(family, backend)
+                self._template(family, backend, setup)
 
-    def await_start(self, backend: str | None) -> None:
-        """Wait until a mother has done her imports and a first worker is there.
+    def await_start(self, setup: Job, backend: str | None) -> None:
+        """Wait until mother and template have done their imports and a first worker is there.
 
         Raises:
             WorkersUnavailableError: No process can be started.
         """
         family = self._families.setdefault(backend or "", _Family())
-        worker = self._take(family, backend)
+        worker = self._take(family, backend, setup, None)
         with family.lock:
             family.busy.discard(worker)
             family.idle.append(worker)
@@ -142,43 +150,62 @@ class Workers:
                 for worker in family.idle:
                     worker.close()
                 family.idle.clear()
-                if family.mother:
-                    family.mother.close()
-                    family.mother = None
+                mother = family.mother
+                family.forget_mother()
+                if mother:
+                    mother.close()
 
-    def _take(self, family: "_Family", backend: str | None) -> "Worker":
+    def _take(self, family: "_Family", backend: str | None, job: Job, timeout_s: float | None) -> "Worker":
         with family.lock:
             if self._is_closed:
                 raise WorkersUnavailableError("the run is over")
-            worker = self._idle(family)
+            worker = self._idle(family, _setup_of(job))
             if worker is None:
-                worker = self._fork(family, backend)
+                worker = self._fork(family, backend, job, timeout_s)
                 self._emit("child_start", child=worker.pid, backend=backend)
             family.busy.add(worker)
             return worker
 
-    def _idle(self, family: "_Family") -> "Worker | None":
-        """A worker that waits for a job, if there is one; others are ended."""
-        while family.idle:
-            worker = family.idle.pop()
-            if worker.is_quiet():
+    def _idle(self, family: "_Family", setup: str) -> "Worker | None":
+        """A worker that waits for a job and has the plugin, if there is one; any other, where each imports it itself.
+
+        Another template's makes room, so that no more processes are there than are asked at once; one that ended, too.
+        """
+        template = family.templates.get(setup)
+        for worker in reversed(family.idle if setup in family.templates else []):
+            if template in (None, worker.parent) and worker.is_quiet():
+                family.idle.remove(worker)
                 return worker
+        if family.idle:
+            worker = family.idle.pop(0)
+            why = "another plugin's turn" if worker.is_quiet() else "it ended, or said something, without having a job"
             worker.kill()
-            self._emit("child_end", child=worker.pid, why="it ended, or said something, without having a job")
+            self._emit("child_end", child=worker.pid, why=why)
         return None
 
-    def _fork(self, family: "_Family", backend: str | None) -> "Worker":
-        """A worker of the mother that is there, else of a new one; of another, if she has died or dies at her start."""
+    def _fork(self, family: "_Family", backend: str | None, job: Job, timeout_s: float | None) -> "Worker":
+        """A worker of the plugin's template, else of the mother; of another mother, if she has died or dies at her start."""
         with contextlib.suppress(WorkersUnavailableError):
-            return self._mother(family, backend).fork()
-        family.mother = None
-        if self._is_closed:
-            raise WorkersUnavailableError("the run is over")
-        try:
-            return self._mother(family, backend).fork()
-        except WorkersUnavailableError:
-            family.mother = None
-            raise
+            if template := self._template(family, backend, job):
+                return template.fork(*() if timeout_s is None else (timeout_s,))
+        family.templates[_setup_of(job)] = None
+        for is_last in (False, True):
+            if self._is_closed:
+                raise WorkersUnavailableError("the run is over")
+            try:
+                return self._mother(family, backend).fork()
+            except WorkersUnavailableError:
+                family.forget_mother()
+                if is_last:
+                    raise
+        raise AssertionError
+
+    def _template(self, family: "_Family", backend: str | None, setup: Job) -> Template | None:
+        """The template of a job's plugin, made if need be; None where one did not come up."""
+        name = _setup_of(setup)
+        if name not in family.templates:
+            family.templates[name] = self._mother(family, backend).template(setup.to_json())
+        return family.templates[name]
 
     def _mother(self, family: "_Family", backend: str | None) -> "Mother":
         family.mother = family.mother or Mother(self._modules(backend or ""), self.limits, self._environ)
@@ -191,5 +218,18 @@ class _Family:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.mother: Mother | None = None
+        self.templates: dict[str, Template | None] = {}
         self.idle: list[Worker] = []
         self.busy: set[Worker] = set()
+
+    def forget_mother(self) -> None:
+        """She has ended, and her templates with her."""
+        for template in filter(None, self.templates.values()):
+            template.close()
+        self.mother = None
+        self.templates = {}
+
+
+def _setup_of(job: Job) -> str:
+    """What a template has imported: jobs that agree in this can share one."""
+    return repr((job.plugin, job.backend_plugin, job.target, job.config))

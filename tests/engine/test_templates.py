@@ -1,0 +1,105 @@
+"""A plugin is imported once for all compile processes of a backend, by a process between their mother and them."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import fault_kit
+import kits
+import pytest
+from fault_kit import Does, notes, run
+
+from jitwarm.contract.keys import encode_key
+from jitwarm.engine.jobs import Job
+from jitwarm.engine.workers import Workers
+
+IMPORT = """
+import os
+with open(os.environ["FAULTY_NOTES"] + ".imports", "a") as file:
+    file.write(f"{os.getpid()}\\n")
+"""
+# Not in this process, where the tests go on.
+ELSEWHERE = f"if os.getpid() != {os.getpid()}:"
+STARTS_A_THREAD = f"""
+import threading, time
+{ELSEWHERE}
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+"""
+DIES_ONCE = f"""
+import pathlib, signal
+{ELSEWHERE}
+    mark = pathlib.Path(os.environ["FAULTY_NOTES"] + ".died")
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+TOGETHER = ("meets one", "meets another")  # neither ends before both have begun
+LONG_S = 60.0
+BUILT = [("compiled", None)] * 2
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Install a plugin of a name, with what its import does besides."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("FAULTY_NOTES", str(tmp_path / "notes"))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+    def install(name, more=""):
+        kits.install(tmp_path / "site", name, IMPORT + more + fault_kit.PLUGIN)
+
+    return install
+
+
+def importers():
+    """The processes that have imported a plugin, but for this one."""
+    pids = Path(os.environ["FAULTY_NOTES"] + ".imports").read_text().split()
+    return [int(pid) for pid in pids if int(pid) != os.getpid()]
+
+
+def test_workers_are_forked_where_the_plugin_is_imported_already(plugin, tmp_path):
+    plugin("faulty")
+    assert run(tmp_path / "store", *TOGETHER, workers=2) == BUILT
+    (template,) = importers()
+    assert [noted["mother"] for noted in notes() if noted["pid"] != os.getpid()] == [template] * 2
+
+
+@pytest.mark.parametrize("trouble", [STARTS_A_THREAD, DIES_ONCE])
+def test_where_a_fork_would_not_be_safe_each_worker_imports_the_plugin(plugin, tmp_path, trouble):
+    plugin("faulty", trouble)
+    assert run(tmp_path / "store", *TOGETHER, workers=2) == BUILT
+    workers = [noted["pid"] for noted in notes() if noted["pid"] != os.getpid()]
+    template, *others = importers()
+    assert sorted(others) == sorted(workers)
+    assert template not in {noted["mother"] for noted in notes()}
+
+
+def test_a_template_that_is_killed_in_the_middle_costs_no_key(plugin, tmp_path):
+    plugin("faulty")
+
+    def kill(event):
+        if event["event"] == "built_in_child":
+            for pid in importers():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    does = ["builds 1", "builds 2", "builds 3"]
+    rows = run(tmp_path / "store", *does, workers=1, worker_max_jobs=1, listeners=[kill])
+    assert rows == [("compiled", None)] * 3
+
+
+def test_plugins_take_turns_and_one_worker_makes_room_for_another(plugin, tmp_path):
+    for name in ("one", "two"):
+        plugin(name)
+    seen = []
+    workers = Workers(lambda _: (), lambda event, **fields: seen.append((event, fields)))
+    try:
+        for name in ("one", "two", "one"):
+            key = encode_key(Does(f"builds {name}"))
+            job = Job(name, name, f"{name}:kernel", key, "cuda:90", {}, str(tmp_path / "store"), "run")
+            assert workers.build(job, "workshop", LONG_S).status == "built"
+    finally:
+        workers.close()
+    assert [event for event, _ in seen] == ["child_start", "child_end", "child_start", "child_end", "child_start"]
+    assert len(importers()) == 2
