@@ -170,9 +170,11 @@ def _answer_jobs(sock: socket.socket) -> None:
         record, locks = wire.receive_with_descriptors(sock, 1)
         if record is None:
             return
-        answer = builder.answer(Job.from_json(record))
+        job = Job.from_json(record)
+        answer = builder.answer(job)
         if os.getpid() != me:
             os._exit(0)  # the compiler forked and went on in both: one of them answers
+        builder.note_end(job, answer)
         for lock in locks:
             os.close(lock)
         wire.send(sock, dataclasses.replace(answer, is_last=not state.restore()).to_json())
@@ -199,6 +201,7 @@ class _Builder:
         start = time.monotonic()
         try:
             wiring = self._wiring(job)
+            wiring.emit("job_start", kernel=job.kernel, key=job.key)
             record = wiring.kernels.get(job.kernel) or wiring.imported(job)
             if record is None and job.origin:
                 return Answer("failed", error=describe_error(wiring.absent(job)))
@@ -216,8 +219,13 @@ class _Builder:
             return Answer(outcome_of(exc).value, seconds=_since(start), error=describe_error(exc))
         return Answer("built", n_compiles, _since(start))
 
+    def note_end(self, job: Job, answer: Answer) -> None:
+        """Tell the log how a job ended, if it came so far that there is one."""
+        if wiring := self._wired.get(_setup_of(job)):
+            wiring.emit("job_end", kernel=job.kernel, key=job.key, status=answer.status, seconds=answer.seconds)
+
     def _wiring(self, job: Job) -> "_Wiring":
-        setup = repr((job.plugin, job.backend_plugin, job.target, job.root, job.config))
+        setup = _setup_of(job)
         if setup not in self._wired:
             self._wired[setup] = _Wiring(job)
         return self._wired[setup]
@@ -241,6 +249,7 @@ class _Wiring:
 
     def __init__(self, job: Job) -> None:
         log = EventLog(job.run)
+        self.emit = log.emit
         plugin = _Plugin(job)
         registry, self.target = plugin.registry, plugin.target
         self.policy = BuiltinPolicy(registry.backends, log.emit, lock_timeout_s=None)
@@ -273,6 +282,10 @@ class _Wiring:
         self.policy.know([record])
         self.kernels[job.kernel] = record
         return record
+
+
+def _setup_of(job: Job) -> str:
+    return repr((job.plugin, job.backend_plugin, job.target, job.root, job.config))
 
 
 def _since(start: float) -> float:

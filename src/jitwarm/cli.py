@@ -1,4 +1,4 @@
-"""The command line: `jitwarm plugins | plan | warm | bake | doctor`.
+"""The command line: `jitwarm plugins | plan | warm | bake | repro | doctor`, and `report | check` of `report_commands`.
 
 Exit codes: 0 all asked keys are warm, 1 some are not, 2 usage, 3 toolchain or preflight, 4 store. Reports go to stdout,
 progress and errors to stderr.
@@ -13,14 +13,13 @@ import sys
 import warnings
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from jitwarm import doctor as preflight
+from jitwarm import report_commands, tables
 from jitwarm import repro as reproduction
-from jitwarm import tables
 from jitwarm.contract.backend import Finding
 from jitwarm.contract.target import Target
 from jitwarm.engine.processes import BLIND
@@ -30,6 +29,7 @@ from jitwarm.integrations import clusters
 from jitwarm.progress import Progress
 from jitwarm.session import Session
 from jitwarm.settings import Asked, read
+from jitwarm.tables import print_json, terminal
 
 FAILED, USAGE, TOOLCHAIN, STORE = 1, 2, 3, 4
 
@@ -69,7 +69,7 @@ def plugins(
     session = Session(_read(config, assignments), _target(target) or Target("cuda", "90"))
     kernels = session.discover()
     if as_json:
-        _print_json(
+        print_json(
             {
                 "plugins": [vars(plugin) for plugin in session.registry.plugins.values()],
                 "backends": [
@@ -82,7 +82,7 @@ def plugins(
             }
         )
     else:
-        tables.show_plugins(_console(), session.registry, [(kernel.id, kernel.plugin) for kernel in kernels])
+        tables.show_plugins(terminal(), session.registry, [(kernel.id, kernel.plugin) for kernel in kernels])
     session.finish()
 
 
@@ -111,11 +111,11 @@ def plan(
             kernel_id: [{"key": e.key, "regions": e.regions, "witness": e.witness} for e in found]
             for kernel_id, found in session.explanations.items()
         }
-        _print_json({**session.report.to_json(), **({"explanations": explanations} if explain else {})})
+        print_json({**session.report.to_json(), **({"explanations": explanations} if explain else {})})
     elif explain:
-        tables.show_explanations(_console(), session.report, session.explanations, as_markdown=markdown)
+        tables.show_explanations(terminal(), session.report, session.explanations, as_markdown=markdown)
     else:
-        tables.show_plan(_console(), session.report)
+        tables.show_plan(terminal(), session.report)
     if any(row.outcome == "failed" for row in session.report.rows):
         raise typer.Exit(FAILED)
 
@@ -182,8 +182,8 @@ def repro(
     """Build one key alone, in the foreground, as a run planned it: to see the compiler fail. Touches no store."""
     place = (root or _read(None, None).settings.root).absolute()
     planned = reproduction.find(place, key)
-    _console().print(f"{planned.job.kernel} [{planned.label}] for {planned.job.target}", markup=False, soft_wrap=True)
-    _console().print(f"as planned in {planned.log}", markup=False, soft_wrap=True)
+    terminal().print(f"{planned.job.kernel} [{planned.label}] for {planned.job.target}", markup=False, soft_wrap=True)
+    terminal().print(f"as planned in {planned.log}", markup=False, soft_wrap=True)
     reproduction.run(planned)
 
 
@@ -208,11 +208,14 @@ def doctor(config: ConfigFile = None, target: TargetName = None, as_json: AsJson
         for refused in session.registry.refused
     ]
     if as_json:
-        _print_json({"findings": [vars(finding) for finding in findings]})
+        print_json({"findings": [vars(finding) for finding in findings]})
     else:
-        tables.show_findings(_console(), findings)
+        tables.show_findings(terminal(), findings)
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(TOOLCHAIN)
+
+
+report_commands.add_to(app)
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -253,7 +256,7 @@ def _bake_each(targets: list[str], options: list[str], *, as_json: bool) -> int:
         if as_json and done.stdout:
             documents.append(json.loads(done.stdout))
     if as_json:
-        _print_json(documents)
+        print_json(documents)
     return max(codes)
 
 
@@ -271,9 +274,9 @@ def _report(
 def _show(report: Report, *, strict: bool, as_json: bool) -> NoReturn:
     """Print a run's report, and exit with its code."""
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
-        tables.show_report(_console(), report, strict=strict)
+        tables.show_report(terminal(), report, strict=strict)
     raise typer.Exit(_exit_code(report, strict=strict))
 
 
@@ -295,15 +298,6 @@ def _read(config: Path | None, assignments: list[str] | None) -> Asked:
 
 def _target(text: str | None) -> Target | None:
     return Target.parse(text) if text else None
-
-
-def _console() -> Console:
-    """stdout; on a pipe wide enough that no line is cut."""
-    return Console() if sys.stdout.isatty() else Console(width=200)
-
-
-def _print_json(document: dict[str, Any] | list[Any]) -> None:
-    print(json.dumps(document, indent=2, default=str))  # noqa: T201 - the document is what was asked for
 
 
 def _fail(exc: JitwarmError, code: int) -> NoReturn:

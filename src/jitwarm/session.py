@@ -1,8 +1,10 @@
 """One run, wired: settings, plugins, store, planner, runner and report meet here and nowhere else."""
 
+import contextlib
 import dataclasses
 import difflib
 import os
+import platform
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -42,7 +44,7 @@ from jitwarm.events import EventLog
 from jitwarm.registry import RefusedPlugin, Registry
 from jitwarm.settings import Asked, Settings, matches
 from jitwarm.store import Store
-from jitwarm.tracing import Explanation, collected_traces, explain
+from jitwarm.tracing import Explanation, Trace, collected_traces, explain, noted
 
 # Nobody compiles more for one kernel; a list of this length is a slip in its key.
 _MAX_KEYS = 20_000
@@ -105,6 +107,7 @@ class Session:
         self.kernels: list[RegisteredKernel] = []
         self.explanations: dict[str, list[Explanation]] = {}
         self._explains = False
+        self._traces: dict[str, list[Trace]] = {}
         self._n_ranks = n_ranks
         self._executor = executor
         self._workers = Workers(self._modules_of, self.log.emit, self._limits())
@@ -132,6 +135,7 @@ class Session:
             plugins={backend.name: self.registry.owner_of(backend.name) for backend in backends},
             caches={name: place for backend in backends for name, place in backend.cache_variables.items()},
         )
+        self.log.emit("versions", versions=self._versions())
         self.log.emit("environment", variables=compiler_variables())
         self._place_caches(insist=self._insists)
         self._check_extra()
@@ -162,7 +166,17 @@ class Session:
             self.prestart(chosen)
         plan = make_plan(chosen, self._list_keys_in_time, self.target)
         announce(plan, self.log.emit)
+        if will_run:
+            self._note_regions(plan)
         return plan
+
+    def _note_regions(self, plan: Plan) -> None:
+        """Write which inputs reach each key, for whoever reads the log."""
+        for kernel in plan.kernels:
+            keys = [(key.text, key.label) for key in kernel.keys]
+            with contextlib.suppress(Exception):  # a value whose `repr` raises, say: a log never fails a start
+                for key, found in zip(kernel.keys, noted(keys, self._traces.pop(kernel.id, ())), strict=True):
+                    self.log.emit("key_regions", kernel=kernel.id, digest=key.digest, **found)
 
     def prestart(self, kernels: Iterable[RegisteredKernel], *, wait: bool = False) -> None:
         """Let the compile processes for kernels begin with their imports; with `wait`, until these are done.
@@ -344,6 +358,7 @@ class Session:
                 raise InvalidKernelError(f"its warmup keys hold {key!r}, which is no {key_type.__qualname__}")
         expand, check = (getattr(kernel.kernel, name, None) for name in ("expand_keys", "check_keys"))
         notes = [note for trace in traces for note in trace.notes]
+        self._traces[kernel.id] = traces
         if self._explains:
             self.explanations[kernel.id] = [explanation for trace in traces for explanation in explain(trace)]
         if not keys or (expand is None and check is None):
@@ -394,6 +409,14 @@ class Session:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"plugins are {', '.join(sorted(known))}"
                 raise SettingsError(f"values are given for plugin {name!r}, which is not installed", hint)
+
+    def _versions(self) -> dict[str, Any]:
+        """Of what could make two starts differ."""
+        return {
+            "python": platform.python_version(),
+            "plugins": {plugin.name: plugin.distribution for plugin in self.registry.plugins.values()},
+            "toolchains": {toolchain.backend: toolchain.full_text() for toolchain in self.target.toolchains},
+        }
 
     def _on_device(self) -> bool:
         return any(backend.device_target() == self.target for backend in self.registry.backends if _may_have_device())

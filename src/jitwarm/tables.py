@@ -1,7 +1,9 @@
 """Reports, plans, plugins and findings as tables for people."""
 
+import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,7 +12,7 @@ from rich.table import Table
 from jitwarm.contract.backend import Backend, Finding
 from jitwarm.contract.kernel import Outcome
 from jitwarm.engine.report import KernelReport, Report, Row
-from jitwarm.tracing import Explanation
+from jitwarm.tracing import Explanation, explanation_of
 
 if TYPE_CHECKING:
     from jitwarm.registry import Registry
@@ -19,6 +21,17 @@ _N_SLOWEST = 3
 _N_REGIONS = 4
 _STYLES = {"compiled": "green", "loaded": "cyan", "already_warm": "cyan", "skipped": "yellow", "unresolved": "yellow"}
 _LEVEL_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+
+def terminal(*, is_error: bool = False) -> Console:
+    """stdout, or stderr; on a pipe wide enough that no line is cut."""
+    stream = sys.stderr if is_error else sys.stdout
+    return Console(stderr=is_error) if stream.isatty() else Console(width=200, stderr=is_error)
+
+
+def print_json(document: dict[str, Any] | list[Any]) -> None:
+    """One document on stdout."""
+    print(json.dumps(document, indent=2, default=str))  # noqa: T201 - the document is what was asked for
 
 
 def show_report(console: Console, report: Report, *, strict: bool = False) -> None:
@@ -73,10 +86,7 @@ def show_explanations(
         else:
             console.print(f"[bold]{escape(kernel.id)}[/]  {kernel.backend or '-'}  {len(kernel.rows)} keys")
         for row in kernel.rows:
-            # A tuned key is the author's key and a configuration: the first decides how it is reached.
-            found = by_key.get(row.key or "") or next(
-                (e for e in by_key.values() if row.label.startswith(e.label)), None
-            )
+            found = explanation_of(row.key or "", row.label, by_key)
             _show_explanation(console, row, found, as_markdown=as_markdown)
         if as_markdown:
             console.print()

@@ -12,7 +12,17 @@ places                 the author's line with a caret, for messages
 """
 
 from jitwarm.tracing.expand import Trace, collected_traces, trace, trace_dispatch
-from jitwarm.tracing.explanation import Explanation, explain
+from jitwarm.tracing.explanation import Explanation, explain, explanation_of, noted
 from jitwarm.tracing.search import Region
 
-__all__ = ["Explanation", "Region", "Trace", "collected_traces", "explain", "trace", "trace_dispatch"]
+__all__ = [
+    "Explanation",
+    "Region",
+    "Trace",
+    "collected_traces",
+    "explain",
+    "explanation_of",
+    "noted",
+    "trace",
+    "trace_dispatch",
+]

@@ -5,7 +5,7 @@ residues gathered. What is left is exact: every input of the domain lies in a re
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,6 +17,8 @@ from jitwarm.tracing.search import Region
 from jitwarm.tracing.spans import Span
 
 _MAX_LISTED = 8
+# Of a key, in an event log: a start must not wait for prose.
+_MAX_MERGED, _MAX_NOTED = 64, 8
 
 # One input's condition while regions are merged: positions of a small space, or a span of a range.
 Condition = frozenset[int] | Span
@@ -40,18 +42,52 @@ class Explanation:
     witness: Mapping[str, Any]
 
 
-def explain(trace: Trace) -> list[Explanation]:
-    """One explanation per key of a trace, in its order."""
+def explain(trace: Trace, max_merged: int | None = None) -> list[Explanation]:
+    """One explanation per key of a trace, in its order.
+
+    Args:
+        trace: What tracing found.
+        max_merged: Leave the regions of a key as they are where there are more; merging takes time by their square.
+    """
+    of_key: list[list[Region]] = [[] for _ in trace.keys]
+    for region in trace.regions:
+        of_key[region.key].append(region)
     found = []
-    for index, key in enumerate(trace.keys):
-        regions = [region for region in trace.regions if region.key == index]
-        texts = tuple(dict.fromkeys(_sentence(*merged) for merged in _merged(regions)))
-        found.append(Explanation(encode_key(key), format_key(key), texts, trace.witness(index)))
+    for key, regions in zip(trace.keys, of_key, strict=True):
+        merged = _merged(regions, is_final=max_merged is not None and len(regions) > max_merged)
+        texts = tuple(dict.fromkeys(_sentence(*parts) for parts in merged))
+        witness = min(regions, key=lambda region: region.rank).witness
+        found.append(Explanation(encode_key(key), format_key(key), texts, witness))
     return found
 
 
+def explanation_of(text: str, label: str, explanations: Mapping[str, Explanation]) -> Explanation | None:
+    """The explanation of a key, by key text.
+
+    A tuned key is the author's key and a configuration: the first decides how it is reached.
+    """
+    return explanations.get(text) or next((e for e in explanations.values() if label.startswith(e.label)), None)
+
+
+def noted(keys: Iterable[tuple[str, str]], traces: Iterable[Trace]) -> Iterator[dict[str, Any]]:
+    """What an event log says of how keys are reached: the first regions, how many there are, and one input.
+
+    Args:
+        keys: Text and label of each.
+        traces: Of the kernel whose keys they are; a key that is in none was listed by hand, and has no region.
+    """
+    explanations = {e.key: e for trace in traces for e in explain(trace, _MAX_MERGED)}
+    for text, label in keys:
+        found = explanation_of(text, label, explanations)
+        yield {
+            "regions": list(found.regions[:_MAX_NOTED]) if found else [],
+            "n": len(found.regions) if found else 0,
+            "witness": {name: repr(value) for name, value in found.witness.items()} if found else {},
+        }
+
+
 def _merged(
-    regions: Sequence[Region],
+    regions: Sequence[Region], *, is_final: bool = False
 ) -> list[tuple[Mapping[str, Sequence[Any]], dict[str, Condition], tuple[str, ...]]]:
     """Regions with as few as possible; those of different rows, or with different facts, stay apart."""
     groups: dict[Any, list[dict[str, Condition]]] = {}
@@ -64,7 +100,7 @@ def _merged(
         )
     result = []
     for identity, group in groups.items():
-        while _merge_once(group, values[identity]):
+        while not is_final and _merge_once(group, values[identity]):
             pass
         result += [(values[identity], member, identity[1]) for member in group]
     return result

@@ -1,0 +1,247 @@
+"""Finds the event files of a run and reads them: torn last lines, lines of other versions and lines that are none are counted.
+
+A log comes from elsewhere (another host, an older or newer jitwarm, a full disk), so nothing in it is believed: a line whose
+fields are not of the types that events have is left out like a torn one.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jitwarm.contract.kernel import Outcome
+from jitwarm.errors import UsageError
+
+Event = dict[str, Any]
+
+_VERSION = 1
+_N_NAMES = 5
+_NUMBERS = frozenset({"t_ns", "mono_ns", "pid", "seconds", "n", "child", "rank"})
+_LISTS = frozenset({"notes", "regions", "differences", "kernels"})
+_TABLES = frozenset({"config", "variables", "versions", "witness"})
+_TEXTS = frozenset(
+    {"run", "kernel", "digest", "key", "label", "error", "why", "backend", "function", "site", "line", "plugin",
+     "nearest", "what", "phase", "host", "distribution", "target", "root", "mode", "by", "status", "reason", "hook"}
+)  # fmt: skip
+_OUTCOMES = frozenset(outcome.value for outcome in Outcome)
+_ALWAYS = ("t_ns", "mono_ns", "pid")
+
+
+@dataclass
+class Log:
+    """The file of one process.
+
+    Attributes:
+        path: The file.
+        host: Where the process ran; process ids are unique there only.
+        pid: The process.
+        events: In the order in which they were written.
+        n_unreadable: Lines that are no event; the last line of a killed process may be torn.
+        n_foreign: Events of another version.
+    """
+
+    path: Path
+    host: str = ""
+    pid: int = 0
+    events: list[Event] = field(default_factory=list)
+    n_unreadable: int = 0
+    n_foreign: int = 0
+
+    @property
+    def process(self) -> str:
+        """Names the process in a run: `host:pid`."""
+        return f"{self.host}:{self.pid}" if self.host else str(self.pid)
+
+
+def read_runs(names: Sequence[str], root: Path) -> list[list[Log]]:
+    """The logs of each run that is named; files of one run belong together, wherever they lie.
+
+    Args:
+        names: Directories of runs, files, or names of runs in the store; none means the store's newest run.
+        root: The store.
+
+    Raises:
+        UsageError: There is no such run, or what is there is no event log.
+    """
+    runs: list[list[Log]] = []
+    loose: dict[str, list[Log]] = {}
+    for name in names or [str(newest(root / "events"))]:
+        place = _place(name, root)
+        if place.is_dir():
+            runs.append(read_directory(place))
+            continue
+        log = _usable([read_log(place)], place)[0]
+        run = str(log.events[0].get("run", ""))
+        if run not in loose:
+            loose[run] = []
+            runs.append(loose[run])
+        loose[run].append(log)
+    return runs
+
+
+def read_directory(directory: Path) -> list[Log]:
+    """The logs of one run's directory, or of the newest run of a store.
+
+    Raises:
+        UsageError: It holds no event log.
+    """
+    files = _files(directory)
+    if not files and (directory / "events").is_dir():
+        directory = newest(directory / "events")
+        files = _files(directory)
+    if not files:
+        raise UsageError(
+            f"{directory} holds no event log",
+            "a run's directory is <store>/events/<run>, with one .jsonl file for each process",
+        )
+    return _usable([read_log(file) for file in files], directory)
+
+
+def newest(events: Path) -> Path:
+    """The directory of the run that was written to last.
+
+    Raises:
+        UsageError: There is none.
+    """
+    runs = _runs(events)
+    if not runs:
+        raise UsageError(
+            f"no run has left an event log in {events}", "name a run's directory or file, or the store: --root"
+        )
+    return runs[0]
+
+
+def read_log(file: Path) -> Log:
+    """One file. Never fails for what is in it.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    host, _, pid = file.stem.rpartition("-")
+    log = Log(file)
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as exc:
+        raise UsageError(
+            f"{file} cannot be read: {exc.strerror}", "name a run's directory or one of its .jsonl files"
+        ) from exc
+    decoder = msgspec.json.Decoder(Event)
+    for line in lines:
+        _take(log, line, decoder)
+    if pid.isdecimal():
+        log.host, log.pid = host, int(pid)
+    elif log.events:
+        log.pid = log.events[0]["pid"]
+    return log
+
+
+def _take(log: Log, line: bytes, decoder: "msgspec.json.Decoder[Event]") -> None:
+    if not line.strip():
+        return
+    try:
+        event = decoder.decode(line)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
+        log.n_unreadable += 1
+        return
+    if event.get("v") != _VERSION and isinstance(event.get("v"), int) and "event" in event:
+        log.n_foreign += 1
+    elif _is_sound(event):
+        log.events.append(event)
+    else:
+        log.n_unreadable += 1
+
+
+def _is_sound(event: Mapping[str, Any]) -> bool:
+    """Whether it is an event, and each field that reports look at is of the type that it has in events."""
+    if not isinstance(event.get("event"), str) or any(type(event.get(name)) is not int for name in _ALWAYS):
+        return False
+    return all(_fits(name, value) for name, value in event.items())
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name == "outcome":
+        return value is None or value in _OUTCOMES
+    if name in _TEXTS:
+        return value is None or isinstance(value, str)
+    if name in _NUMBERS:
+        return value is None or (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
+    if name in _LISTS:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, dict) if name in _TABLES else True
+
+
+def _usable(logs: list[Log], place: Path) -> list[Log]:
+    """Those with events.
+
+    Raises:
+        UsageError: There is none, with the likely reason.
+    """
+    found = [log for log in logs if log.events]
+    if found:
+        return found
+    if any(log.n_foreign for log in logs):
+        raise UsageError(
+            f"{place} holds events of another version only, not of version {_VERSION}",
+            "read it with the jitwarm that wrote it",
+        )
+    if any(log.n_unreadable for log in logs):
+        raise UsageError(
+            f"{place} is no event log: none of its lines is an event",
+            "event logs are <store>/events/<run>/*.jsonl; what `jitwarm warm --json` printed is for `jitwarm check`",
+        )
+    raise UsageError(f"{place} is empty: no event was written", "the process may have ended before its store was open")
+
+
+def _place(name: str, root: Path) -> Path:
+    path = Path(name)
+    if path.exists():
+        return path
+    in_store = root / "events" / name
+    if path.name == name and in_store.is_dir():
+        return in_store
+    raise UsageError(
+        f"there is no run {name!r}: no such file or directory, and none of that name in {root}", _known(root)
+    )
+
+
+def _known(root: Path) -> str:
+    names = [run.name for run in _runs(root / "events")]
+    more = f" and {len(names) - _N_NAMES} more" if len(names) > _N_NAMES else ""
+    return (
+        f"the newest runs there are {', '.join(names[:_N_NAMES])}{more}"
+        if names
+        else "it holds no run; --root names another store"
+    )
+
+
+def _runs(events: Path) -> list[Path]:
+    """The directories of runs, the one that was written to last first."""
+    found = []
+    for directory in _listed(events):
+        written = [_mtime(file) for file in _files(directory)]
+        if written:
+            found.append((max(written), directory))
+    return [directory for _, directory in sorted(found, reverse=True)]
+
+
+def _files(directory: Path) -> list[Path]:
+    return [file for file in _listed(directory) if file.suffix == ".jsonl"]
+
+
+def _listed(directory: Path) -> Iterable[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError:
+        return []
+
+
+def _mtime(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0  # it is pruned at this moment
