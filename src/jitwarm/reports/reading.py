@@ -51,6 +51,11 @@ class Log:
     n_foreign: int = 0
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing was written: its process ended before its first event, beside others that did not."""
+        return not (self.events or self.n_unreadable or self.n_foreign)
+
+    @property
     def process(self) -> str:
         """Names the process in a run: `host:pid`."""
         return f"{self.host}:{self.pid}" if self.host else str(self.pid)
@@ -68,18 +73,23 @@ def read_runs(names: Sequence[str], root: Path) -> list[list[Log]]:
     """
     runs: list[list[Log]] = []
     loose: dict[str, list[Log]] = {}
+    empty: list[Path] = []
     for name in names or [str(newest(root / "events"))]:
         place = _place(name, root)
         if place.is_dir():
             runs.append(read_directory(place))
             continue
-        log = _usable([read_log(place)], place)[0]
-        run = str(log.events[0].get("run", ""))
+        log = read_log(place)
+        if log.is_empty:
+            empty.append(place)
+            continue
+        _usable([log], place)
+        run = str(log.events[0].get("run"))
         if run not in loose:
             loose[run] = []
             runs.append(loose[run])
         loose[run].append(log)
-    return runs
+    return runs or [_usable([], empty[0])]
 
 
 def read_directory(directory: Path) -> list[Log]:
