@@ -31,23 +31,24 @@ class Tiny:
         return trace_dispatch(self.dispatch, n=IntRange(1, 257))
 
     def compile(self, key):
-        if key.block == 128 and {fails}:
-            raise ValueError("tile [/bold] does not divide \\x1b[2J")
         return Outcome.COMPILED
 
 @hookimpl
 def jitwarm_kernels():
     return [Tiny()]
+
+@hookimpl
+def jitwarm_compile():
+    return Outcome.LOADED
 """
 
 
 @pytest.fixture
 def bake(cli, site, tmp_path):
-    """Bake a package of one traced kernel with two keys, and return the command's end; the store is `store`."""
+    """Bake a package of one traced kernel with two keys, which a policy has at once; the store is `store`."""
 
-    def run(*options, fails=False):
-        if not site.exists():
-            kits.install(site, "tiny", TINY.format(fails=fails))
+    def run(*options):
+        kits.install(site, "tiny", TINY)
         return cli("bake", "--target", "cuda:90", "--out", tmp_path / "store", *options)
 
     return run
@@ -89,22 +90,26 @@ def test_a_bake_is_reported_from_its_log(bake, cli, jitwarm):
     assert "all warm: 2 of 2 keys" in said(done)
     document = kits.json_of(jitwarm("report", "--root", "store", "--json"))
     assert {key["label"]: (key["outcome"], key["regions"], key["witness"]) for key in document["keys"]} == {
-        "block=16": ("compiled", ["n <= 64"], {"n": "1"}),
-        "block=128": ("compiled", ["n >= 65"], {"n": "65"}),
+        "block=16": ("loaded", ["n <= 64"], {"n": "1"}),
+        "block=128": ("loaded", ["n >= 65"], {"n": "65"}),
     }
     assert document["versions"]["plugins"]["tiny"] == "tiny 1.0"
-    workers = {key["worker"] for key in document["keys"]}
-    assert workers <= {known["id"] for known in document["workers"]}
 
 
-def test_a_failure_is_told_as_it_was_and_cannot_steer_the_terminal(bake, jitwarm):
-    assert bake(fails=True).returncode == 1
-    done = jitwarm("report", "store")
+def test_a_failure_is_told_as_it_was_and_cannot_steer_the_terminal(jitwarm, tmp_path):
+    log = made_logs.Writer(tmp_path / "run", "node1", 7)
+    log.emit(0, "run_start", target="cuda:90", root="/store", on_device=True)
+    log.emit(0.2, "kernel_planned", kernel="p:k", backend=None, distribution="p 1", import_path="", notes=[])
+    log.emit(0.2, "key_planned", kernel="p:k", digest="d" * 64, key="{}", label="[red]n=1")
+    error = "tile [/bold] does not divide \x1b[2J\x07"
+    log.emit(0.3, "key_end", kernel="p:k", digest="d" * 64, outcome="failed", error=error, seconds=0.1)
+    log.close()
+    done = jitwarm("report", "run")
     assert done.returncode == 0
-    assert "failed tiny:scale [block=128]" in said(done)
-    assert "tile [/bold] does not divide" in done.stdout
-    assert "\x1b" not in done.stdout
-    assert "not all warm: 1 of 2 keys" in said(done)
+    assert "failed p:k [[red]n=1]" in said(done)
+    assert "tile [/bold] does not divide \ufffd[2J" in done.stdout
+    assert not {"\x1b", "\x07"} & set(done.stdout)
+    assert "not all warm: 0 of 1 keys" in said(done)
 
 
 def test_a_summary_says_what_was_missed_with_the_line_to_add(jitwarm, store):
@@ -145,8 +150,8 @@ def test_a_file_that_cannot_be_written_is_told_with_its_name(jitwarm, store, pla
     assert f"{place} cannot be written" in said(done)
 
 
-def test_a_pipe_is_written_to_and_not_replaced(jitwarm, store):
-    done = jitwarm("report", store, "--trace", "/dev/stdout")
+def test_a_pipe_is_written_to_and_not_replaced(cli, store):
+    done = cli("report", store, "--trace", "/dev/stdout")
     assert json.loads(done.stdout)["displayTimeUnit"] == "ms"
 
 

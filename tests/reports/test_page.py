@@ -215,8 +215,9 @@ def test_the_timeline_is_told_slice_by_slice(look, small):
 def test_every_control_has_a_name(look, small):
     with look(small[0]) as page:
         nameless = page.evaluate(
-            """[...document.querySelectorAll("button, input, select, a, [role=grid], [role=application], [tabindex]")].filter(e =>
-            !(e.textContent.trim() || e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || (e.labels && e.labels.length))).length"""
+            """[...document.querySelectorAll("button, input, select, a, [role=grid], [role=application], [tabindex]")]
+            .filter(e => !e.textContent.trim() && !e.ariaLabel && !e.getAttribute("aria-labelledby") && !e.labels?.length)
+            .length"""
         )
         assert nameless == 0
         names = page.eval_on_selector_all(

@@ -173,8 +173,14 @@ def test_the_same_miss_on_several_ranks_is_one_with_its_seconds_summed(logs):
 
 
 def miss(log, at_s, **fields):
-    usual = {"backend": "triton", "what": "compile", "function": "ops:f", "kernel": "", "plugin": "", "key": "", "digest": "",
-             "label": "", "nearest": "", "differences": [], "why": "", "line": "", "site": "", "seconds": 1.0, "thread": "t"}  # fmt: skip
+    texts = ("kernel", "plugin", "key", "digest", "label", "nearest", "why", "line", "site")
+    usual = dict.fromkeys(texts, "") | {
+        "backend": "triton",
+        "what": "compile",
+        "function": "ops:f",
+        "differences": [],
+        "seconds": 1.0,
+    }
     log.emit(at_s, "unexpected_compile", **{**usual, **fields})
 
 

@@ -4,30 +4,72 @@ A log comes from elsewhere (another host, an older or newer jitwarm, a full disk
 fields are not of the types that events have is left out like a torn one.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Required, TypedDict, cast
 
 import msgspec
 
-from jitwarm.contract.kernel import Outcome
 from jitwarm.errors import UsageError
 
 Event = dict[str, Any]
 
 _VERSION = 1
 _N_NAMES = 5
-_NUMBERS = frozenset({"t_ns", "mono_ns", "pid", "seconds", "n", "child", "rank"})
-_LISTS = frozenset({"notes", "regions", "differences", "kernels"})
-_TABLES = frozenset({"config", "variables", "versions", "witness"})
-_TEXTS = frozenset(
-    {"run", "kernel", "digest", "key", "label", "error", "why", "backend", "function", "site", "line", "plugin",
-     "nearest", "what", "phase", "host", "distribution", "target", "root", "mode", "by", "status", "reason", "hook"}
-)  # fmt: skip
-_OUTCOMES = frozenset(outcome.value for outcome in Outcome)
-_ALWAYS = ("t_ns", "mono_ns", "pid")
+_Outcome = Literal["compiled", "loaded", "already_warm", "skipped", "failed", "timed_out", "unresolved"]
+
+
+class _Event(TypedDict, total=False):
+    """The fields that reports look at, with their types; others are dropped."""
+
+    v: Required[Literal[1]]
+    t_ns: Required[int]
+    mono_ns: Required[int]
+    pid: Required[int]
+    event: Required[str]
+    run: str
+    rank: int | None
+    backend: str | None
+    by: str | None
+    caches: dict[str, str]
+    child: int
+    config: dict[str, Any]
+    differences: list[str]
+    digest: str | None
+    distribution: str
+    error: str | None
+    file: str
+    function: str | None
+    hook: str
+    host: str
+    import_path: str
+    kernel: str | None
+    kernels: list[str]
+    key: str | None
+    label: str | None
+    line: str | None
+    mode: str | None
+    n: int
+    nearest: str | None
+    notes: list[str]
+    on_device: bool
+    outcome: _Outcome
+    phase: str
+    plugin: str | None
+    plugins: list[str] | dict[str, str]
+    reason: str | None
+    regions: list[str]
+    root: str
+    seconds: float
+    site: str | None
+    status: str
+    target: str
+    variables: dict[str, str]
+    versions: dict[str, Any]
+    what: str | None
+    why: str | list[str] | None
+    witness: dict[str, str]
 
 
 @dataclass
@@ -38,6 +80,7 @@ class Log:
         path: The file.
         host: Where the process ran; process ids are unique there only.
         pid: The process.
+        process: Names it in a run: `host:pid`.
         events: In the order in which they were written.
         n_unreadable: Lines that are no event; the last line of a killed process may be torn.
         n_foreign: Events of another version.
@@ -46,6 +89,7 @@ class Log:
     path: Path
     host: str = ""
     pid: int = 0
+    process: str = ""
     events: list[Event] = field(default_factory=list)
     n_unreadable: int = 0
     n_foreign: int = 0
@@ -54,11 +98,6 @@ class Log:
     def is_empty(self) -> bool:
         """Whether nothing was written: its process ended before its first event, beside others that did not."""
         return not (self.events or self.n_unreadable or self.n_foreign)
-
-    @property
-    def process(self) -> str:
-        """Names the process in a run: `host:pid`."""
-        return f"{self.host}:{self.pid}" if self.host else str(self.pid)
 
 
 def read_runs(names: Sequence[str], root: Path) -> list[list[Log]]:
@@ -138,51 +177,36 @@ def read_log(file: Path) -> Log:
         raise UsageError(
             f"{file} cannot be read: {exc.strerror}", "name a run's directory or one of its .jsonl files"
         ) from exc
-    decoder = msgspec.json.Decoder(Event)
     for line in lines:
-        _take(log, line, decoder)
-    if pid.isdecimal():
-        log.host, log.pid = host, int(pid)
-    elif log.events:
-        log.pid = log.events[0]["pid"]
+        _take(log, line)
+    log.pid = int(pid) if pid.isdecimal() else log.events[0]["pid"] if log.events else 0
+    log.host = host if pid.isdecimal() else ""
+    log.process = f"{log.host}:{log.pid}" if log.host else str(log.pid)
     return log
 
 
-def _take(log: Log, line: bytes, decoder: "msgspec.json.Decoder[Event]") -> None:
+_DECODER = msgspec.json.Decoder(_Event)
+
+
+def _take(log: Log, line: bytes) -> None:
     if not line.strip():
         return
     try:
-        event = decoder.decode(line)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
-        log.n_unreadable += 1
-        return
-    if event.get("v") != _VERSION and isinstance(event.get("v"), int) and "event" in event:
-        log.n_foreign += 1
-    elif _is_sound(event):
-        log.events.append(event)
-    else:
-        log.n_unreadable += 1
+        log.events.append(cast("Event", _DECODER.decode(line)))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        if _is_foreign(line):
+            log.n_foreign += 1
+        else:
+            log.n_unreadable += 1
 
 
-def _is_sound(event: Mapping[str, Any]) -> bool:
-    """Whether it is an event, and each field that reports look at is of the type that it has in events."""
-    if not isinstance(event.get("event"), str) or any(type(event.get(name)) is not int for name in _ALWAYS):
+def _is_foreign(line: bytes) -> bool:
+    """Whether it is an event of another version."""
+    try:
+        event = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return False
-    return all(_fits(name, value) for name, value in event.items())
-
-
-def _fits(name: str, value: Any) -> bool:
-    if name == "outcome":
-        return value is None or value in _OUTCOMES
-    if name in _TEXTS:
-        return value is None or isinstance(value, str)
-    if name in _NUMBERS:
-        return value is None or (
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        )
-    if name in _LISTS:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return isinstance(value, dict) if name in _TABLES else True
+    return isinstance(event, dict) and "event" in event and isinstance(event.get("v"), int) and event["v"] != _VERSION
 
 
 def _usable(logs: list[Log], place: Path) -> list[Log]:

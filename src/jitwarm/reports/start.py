@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from jitwarm.contract.kernel import Outcome
@@ -119,9 +120,9 @@ class Key:
     n_regions: int = 0
     is_used: bool = False
 
-    @property
+    @cached_property
     def outcome(self) -> str | None:
-        """The worst of the ranks'; None where one did not come to it."""
+        """The worst of the ranks'; None where one did not come to it. Asked for when the rows are complete."""
         return min((row.outcome for row in self.rows.values()), key=WORST_FIRST.index)
 
     @property
@@ -129,7 +130,7 @@ class Key:
         """Whether it is warm in each rank that planned it."""
         return self.outcome in WARM
 
-    @property
+    @cached_property
     def seconds(self) -> float:
         """The longest that it took in a rank."""
         return max(row.seconds for row in self.rows.values())

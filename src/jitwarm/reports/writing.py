@@ -1,6 +1,7 @@
 """Writes a report's file: whole or not at all."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -15,12 +16,15 @@ def write(path: Path, text: str) -> None:
         UsageError: It cannot be written; nothing is left behind.
     """
     try:
-        if path.exists() and not path.is_file():
-            if path.is_dir():
-                raise IsADirectoryError(21, "it is a directory")
-            path.write_text(text, encoding="utf-8")  # a pipe, or /dev/stdout
-            return
-        _replace(path.resolve(), text)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a directory")
+        if path.is_relative_to("/dev") or (path.exists() and not path.is_file()):
+            with path.open(
+                "a", encoding="utf-8"
+            ) as stream:  # /dev/stdout, or a pipe: a rename would put a file in its place
+                stream.write(text)
+        else:
+            _replace(path.resolve(), text)
     except OSError as exc:
         raise UsageError(
             f"{path} cannot be written: {exc.strerror or exc}", "name a file in a directory that is there and writable"
