@@ -38,7 +38,7 @@ function drawKeys() {
   grid.addEventListener("scroll", drawRows, { passive: true });
   grid.addEventListener("keydown", onGridKey);
   grid.addEventListener("focus", () => { if (state.at < 0 && grid.matches(":focus-visible")) choose(0); });
-  rows.addEventListener("click", (event) => { const row = event.target.closest("[data-at]"); if (row) { grid.focus(); choose(Number(row.dataset.at)); } });
+  rows.addEventListener("click", (event) => { const row = event.target.closest("[data-at]"); if (row) { grid.focus(); choose(Number(row.dataset.at)); revealDetail(); } });
   new ResizeObserver(drawRows).observe(grid);
   find();
   state.at = state.found.length ? 0 : -1;
@@ -128,6 +128,11 @@ function choose(i) {
   else if (top + height > grid.scrollTop + grid.clientHeight - head) grid.scrollTop = top + height - grid.clientHeight + head;
   drawRows();
   showDetail(state.found[state.at]);
+}
+
+// Where the details stand below the table, a chosen key must not seem to do nothing.
+function revealDetail() {
+  if ($("detail").offsetTop > grid.offsetTop) $("detail").scrollIntoView({ block: "nearest" });
 }
 
 function onGridKey(event) {
