@@ -56,6 +56,7 @@ def test_it_fits_every_width_in_both_colour_schemes(look, small, width, scheme):
     with look(small[0], width, scheme) as page:
         assert page.inner_text("#verdict") == "1 key is not warm"
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate("(grid => grid.scrollWidth <= grid.clientWidth)(document.getElementById('grid'))")
         brightness = sum(map(int, re.findall(r"\d+", background(page))[:3]))
         assert (brightness > 600) if scheme == "light" else (brightness < 150)
         drawn = page.evaluate(

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 
+import made_logs
 import pytest
 
 from jitwarm.reports.document import to_text
@@ -76,6 +77,25 @@ def test_a_failed_build_and_its_reason_are_in_the_slice(made):
     failed = [event for events in tracks.values() for event in events if event["cat"] == "key,failed"]
     assert failed
     assert all("too much shared data" in event["args"]["error"] for event in failed)
+
+
+def test_a_host_that_builds_several_keys_at_once_has_as_many_tracks(tmp_path):
+    log = made_logs.Writer(tmp_path / "run", "node1", 7)
+    log.emit(0, "run_start", target="cuda:90", root="/store", on_device=False)
+    log.emit(0.1, "kernel_planned", kernel="p:k", backend="triton", distribution="p 1", import_path="", notes=[])
+    for name, asked_s, built_s in (("a", 1, 4), ("b", 2, 3), ("c", 3.5, 5)):
+        log.emit(0.1, "key_planned", kernel="p:k", digest=name, key=name, label=name)
+        log.emit(asked_s, "build_start", kernel="p:k", key=name)
+        log.emit(built_s, "built_on_host", kernel="p:k", key=name, host="far", n=1)
+    log.close()
+    document = trace(read_starts([str(tmp_path / "run")], tmp_path)[0])
+    check(document)
+    tracks = {e["tid"]: e["args"]["name"] for e in document["traceEvents"] if e["name"] == "thread_name"}
+    built = [
+        (tracks[e["tid"]], e["tid"], e["args"]["key"]) for e in document["traceEvents"] if e.get("cat") == "key,built"
+    ]
+    assert {name for name, _, _ in built} == {"host far"}
+    assert len({track for _, track, _ in built}) == 2
 
 
 def test_the_trace_of_a_real_start(real):

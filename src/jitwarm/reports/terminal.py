@@ -32,9 +32,7 @@ def show_start(console: Console, start: Start) -> None:
     say.rest(len(start.unexpected), _N_CASES, "unexpected compiles")
     _show_idle(say, start)
     _show_notes(say, start)
-    slowest = sorted(start.keys.values(), key=lambda key: -key.seconds)[:_N_SLOWEST]
-    if slowest:
-        say.line("slowest: " + "; ".join(f"{key.kernel} [{key.label}] {key.seconds:.1f} s" for key in slowest), "dim")
+    _show_slowest(say, start)
     _show_verdict(say, start)
 
 
@@ -129,7 +127,7 @@ def _show_head(say: _Voice, start: Start) -> None:
     state = "loaded on a GPU" if start.on_device else "built, not loaded: no GPU there"
     say.line(f"jitwarm {start.target}  {state}", "bold")
     say.line(
-        f"run {start.name}: {_processes(len(start.processes))}, {_processes(len(start.workers), 'compile process')}, "
+        f"run {start.name}: {_counted(len(start.processes), 'process')}, {_counted(len(start.workers), 'compile process')}, "
         f"{start.seconds:.1f} s; {start.source}",
         "dim",
     )
@@ -171,7 +169,7 @@ def _show_cold(say: _Voice, start: Start) -> None:
     cold = start.cold
     for key in cold[:_N_CASES]:
         say.line(f"{key.outcome or 'not reached'} {key.kernel} [{key.label}]{_ranks(start, key)}", "bold red")
-        say.block(key.error or "no reason given")
+        say.block(key.error or ("no reason given" if key.outcome else "it was planned, and the log ends before it"))
         if command := start.repro(key):
             say.block(f"to try it alone: {command}")
     say.rest(len(cold), _N_CASES, "cold keys (--json has all)")
@@ -186,7 +184,7 @@ def _ranks(start: Start, key: Key) -> str:
 
 
 def _show_unexpected(say: _Voice, found: Unexpected) -> None:
-    times = f", {found.n} times in {_processes(len(found.processes))}" if found.n > 1 else ""
+    times = f", {found.n} times in {_counted(len(found.processes), 'process')}" if found.n > 1 else ""
     say.line(
         f"unexpected {found.what} {found.kernel or found.function} [{found.label}] {found.seconds:.2f} s lost{times}",
         "bold red",
@@ -230,6 +228,14 @@ def _once(items: Iterable[Mapping[str, str]]) -> list[Mapping[str, str]]:
     return list({repr(item): item for item in items}.values())
 
 
+def _show_slowest(say: _Voice, start: Start) -> None:
+    slowest = sorted((key for key in start.keys.values() if key.seconds), key=lambda key: -key.seconds)[:_N_SLOWEST]
+    if slowest:
+        say.line("slowest:", "dim")
+    for key in slowest:
+        say.line(f"    {key.seconds:8.2f} s  {key.kernel} [{key.label}]", "dim")
+
+
 def _show_verdict(say: _Voice, start: Start) -> None:
     n_warm = sum(key.is_warm for key in start.keys.values())
     is_fine = start.is_warm and not start.unexpected and start.is_complete
@@ -247,8 +253,8 @@ def _show_verdict(say: _Voice, start: Start) -> None:
     )
 
 
-def _processes(n: int, name: str = "process") -> str:
-    return f"{n} {name}" if n == 1 else f"{n} {name}es"
+def _counted(n: int, name: str) -> str:
+    return f"{n:,} {name}{'' if n == 1 else 'es' if name.endswith('s') else 's'}"
 
 
 def _value(value: Any) -> str:

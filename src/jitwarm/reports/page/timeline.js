@@ -1,9 +1,9 @@
-// The timeline: one canvas, because a start may have many thousands of slices. What the pointer or the arrows are at is told in
-// words below it.
+// The timeline: one canvas, because a start may have many thousands of slices, as large as what is in sight, because it may have
+// hundreds of tracks. What the pointer or the arrows are at is told in words below it.
 const timeline = (() => {
   const { end, tracks, slices, marks } = data.timeline;
-  const ROW = 20, BAR = 13, AXIS = 26, GROUP = 26, PAD = 12;
-  const canvas = $("canvas"), pen = canvas.getContext("2d"), readout = $("readout");
+  const ROW = 20, BAR = 13, AXIS = 26, GROUP = 26, PAD = 12, TALLEST = 458;
+  const box = $("tracks"), canvas = $("canvas"), pen = canvas.getContext("2d"), readout = $("readout");
   const tops = [];
   let height = AXIS, gutter = 150, isNarrow = false, view = [0, end], chosen = -1, hovered = -1, colours = {}, isQueued = false;
 
@@ -15,6 +15,7 @@ const timeline = (() => {
     height += ROW;
   }
   height += 10;
+  const shown = Math.min(height, TALLEST);
   // In the order in which arrows go through them; found by track for the pointer.
   const ofTrack = tracks.map(() => []);
   slices.forEach((slice, i) => ofTrack[slice[0]].push(i));
@@ -27,7 +28,7 @@ const timeline = (() => {
     const probe = make("span", { hidden: true });
     document.body.append(probe);
     const read = (name) => { probe.style.color = `var(--${name})`; return getComputedStyle(probe).color; };
-    colours = Object.fromEntries(["panel", "ground", "line", "ink", "quiet", "focus", "compiled", "loaded", "already_warm", "skipped", "unresolved", "failed", "phase"].map((name) => [name, read(name)]));
+    colours = Object.fromEntries(["panel", "ground", "line", "ink", "quiet", "compiled", "loaded", "already_warm", "skipped", "unresolved", "failed", "phase"].map((name) => [name, read(name)]));
     probe.remove();
   }
 
@@ -44,22 +45,32 @@ const timeline = (() => {
     const ratio = window.devicePixelRatio || 1, w = width();
     isNarrow = w < 600;
     gutter = isNarrow ? 104 : 150;
-    canvas.style.height = `${height}px`;
-    if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(height * ratio)) {
+    if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(shown * ratio)) {
       canvas.width = Math.round(w * ratio);
-      canvas.height = Math.round(height * ratio);
+      canvas.height = Math.round(shown * ratio);
     }
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, w, height);
+    pen.clearRect(0, 0, w, shown);
     pen.textBaseline = "middle";
     drawAxis(w);
-    drawNames();
+    clipped(0, w, () => tracks.forEach(drawName));
+    clipped(gutter, w - gutter, () => {
+      ofTrack.forEach((own, track) => { if (isInSight(track)) drawTrack(own); });
+      marks.filter(([track]) => isInSight(track)).forEach(drawMark);
+      for (const i of [hovered, chosen]) if (i >= 0) drawFrameOf(i);
+    });
+  }
+
+  const isInSight = (track) => tops[track] + ROW > box.scrollTop && tops[track] - GROUP < box.scrollTop + shown;
+
+  // What scrolls lies below the axis.
+  function clipped(left, wide, act) {
     pen.save();
     pen.beginPath();
-    pen.rect(gutter, 0, w - gutter, height);
+    pen.rect(left, AXIS, wide, shown - AXIS);
     pen.clip();
-    slices.forEach((slice, i) => drawSlice(slice, i));
-    marks.forEach(drawMark);
+    pen.translate(0, -box.scrollTop);
+    act();
     pen.restore();
   }
 
@@ -72,27 +83,25 @@ const timeline = (() => {
     for (let t = Math.ceil(view[0] / step) * step; t <= view[1]; t += step) {
       const at = Math.round(x(t)) + 0.5;
       pen.strokeStyle = colours.line;
-      pen.beginPath(); pen.moveTo(at, AXIS - 6); pen.lineTo(at, height); pen.stroke();
+      pen.beginPath(); pen.moveTo(at, AXIS - 6); pen.lineTo(at, shown); pen.stroke();
       pen.fillStyle = colours.quiet;
       pen.textAlign = at > w - 34 ? "right" : "center";
       pen.fillText(`${t.toFixed(digits)} s`, Math.max(at, gutter + 10), 12);
     }
   }
 
-  function drawNames() {
-    let last = null;
+  function drawName(track, i) {
+    if (!isInSight(i)) return;
     pen.textAlign = "left";
-    tracks.forEach((track, i) => {
-      if (track.group !== last) {
-        pen.font = "600 11px system-ui, sans-serif";
-        pen.fillStyle = colours.ink;
-        pen.fillText(track.group, PAD, tops[i] - GROUP / 2 + 2);
-        last = track.group;
-      }
-      pen.font = "11px system-ui, sans-serif";
-      pen.fillStyle = colours.quiet;
-      pen.fillText(shortened(isNarrow ? track.name.replace(/^worker /, "") : track.name, gutter - PAD - 8), PAD, tops[i] + ROW / 2);
-    });
+    if (i === 0 || tracks[i - 1].group !== track.group) {
+      pen.font = "600 11px system-ui, sans-serif";
+      pen.fillStyle = colours.ink;
+      pen.fillText(track.group, PAD, tops[i] - GROUP / 2 + 2);
+    }
+    pen.font = "11px system-ui, sans-serif";
+    pen.fillStyle = colours.quiet;
+    const name = isNarrow ? track.name.replace(/^worker /, "") : track.name;
+    pen.fillText(shortened(name, gutter - PAD - 8), PAD, tops[i] + ROW / 2);
   }
 
   function shortened(text, room) {
@@ -102,25 +111,33 @@ const timeline = (() => {
     return `${cut}\u2026`;
   }
 
-  function drawSlice(slice, i) {
-    const [track, from, to] = slice;
-    const left = x(from), right = x(to);
-    if (right < gutter || left > width()) return;
-    const wide = Math.max(right - left - (right - left > 3 ? 1 : 0), 1), top = tops[track] + (ROW - BAR) / 2;
-    pen.fillStyle = colours[tone(slice)];
-    pen.fillRect(left, top, wide, BAR);
-    if (slice[3] < 0 && wide > 40) {
-      pen.fillStyle = colours.ink;
-      pen.font = "11px system-ui, sans-serif";
-      pen.textAlign = "left";
-      pen.fillText(shortened(slice[4], wide - 8), Math.max(left, gutter) + 5, top + BAR / 2 + 0.5);
+  // Of slices that would cover the same pixel only those of another tone are drawn.
+  function drawTrack(own) {
+    let until = -Infinity, last = "";
+    for (const i of own) {
+      const slice = slices[i], left = x(slice[1]), right = x(slice[2]), now = tone(slice);
+      if (right < gutter || left > width() || (right < until + 0.5 && now === last)) continue;
+      const wide = Math.max(right - left - (right - left > 3 ? 1 : 0), 1), top = tops[slice[0]] + (ROW - BAR) / 2;
+      pen.fillStyle = colours[now];
+      pen.fillRect(left, top, wide, BAR);
+      if (slice[3] < 0 && wide > 40) drawPhase(slice[4], left, top, wide);
+      [until, last] = [left + wide, now];
     }
-    if (i === chosen || i === hovered) {
-      pen.strokeStyle = i === chosen ? colours.focus : colours.ink;
-      pen.lineWidth = 2;
-      pen.strokeRect(left - 1, top - 1, wide + 2, BAR + 2);
-      pen.lineWidth = 1;
-    }
+  }
+
+  function drawPhase(name, left, top, wide) {
+    pen.fillStyle = colours.ink;
+    pen.font = "11px system-ui, sans-serif";
+    pen.textAlign = "left";
+    pen.fillText(shortened(name, wide - 8), Math.max(left, gutter) + 5, top + BAR / 2 + 0.5);
+  }
+
+  function drawFrameOf(i) {
+    const [track, from, to] = slices[i], left = x(from);
+    pen.strokeStyle = i === chosen ? colours.ink : colours.quiet;
+    pen.lineWidth = 2;
+    pen.strokeRect(left - 1, tops[track] + (ROW - BAR) / 2 - 1, Math.max(x(to) - left, 1) + 1, BAR + 2);
+    pen.lineWidth = 1;
   }
 
   function drawMark([track, at]) {
@@ -141,7 +158,8 @@ const timeline = (() => {
   }
 
   function at(event) {
-    const box = canvas.getBoundingClientRect(), px = event.clientX - box.left, py = event.clientY - box.top;
+    const place = canvas.getBoundingClientRect(), px = event.clientX - place.left, down = event.clientY - place.top;
+    const py = down < AXIS ? -1 : down + box.scrollTop;
     const track = tops.findIndex((top) => py >= top && py < top + ROW);
     if (track < 0 || px < gutter) return -1;
     const t = timeAt(px), near = 2 * (view[1] - view[0]) / Math.max(width() - gutter, 1);
@@ -166,8 +184,7 @@ const timeline = (() => {
     if (i >= 0) {
       const [track, from, to] = slices[i], span = view[1] - view[0];
       if (from < view[0] || to > view[1]) move((from + to) / 2 - span / 2);
-      const box = $("tracks");
-      if (tops[track] < box.scrollTop + AXIS || tops[track] + ROW > box.scrollTop + box.clientHeight) box.scrollTop = tops[track] - box.clientHeight / 2;
+      if (tops[track] < box.scrollTop + AXIS || tops[track] + ROW > box.scrollTop + shown) box.scrollTop = tops[track] - shown / 2;
     }
     redraw();
   }
@@ -223,6 +240,7 @@ const timeline = (() => {
     $("zoom-in").addEventListener("click", () => zoom(0.5));
     $("zoom-out").addEventListener("click", () => zoom(2));
     $("zoom-fit").addEventListener("click", () => move(0, end));
+    box.addEventListener("scroll", redraw, { passive: true });
     new ResizeObserver(redraw).observe(canvas);
   }
 
@@ -234,7 +252,15 @@ const timeline = (() => {
   }
 
   return {
-    start() { readColours(); drawLegend(); listen(); tell(-1); redraw(); },
+    start() {
+      canvas.style.height = `${shown}px`;
+      $("extent").style.height = `${height - shown}px`;
+      readColours();
+      drawLegend();
+      listen();
+      tell(-1);
+      redraw();
+    },
     recolour() { readColours(); redraw(); },
   };
 })();
