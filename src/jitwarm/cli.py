@@ -19,8 +19,8 @@ import typer
 from rich.console import Console
 
 from jitwarm import doctor as preflight
+from jitwarm import learn_command, tables
 from jitwarm import repro as reproduction
-from jitwarm import tables
 from jitwarm.contract.backend import Finding
 from jitwarm.contract.target import Target
 from jitwarm.engine.processes import BLIND
@@ -185,6 +185,9 @@ def repro(
     _console().print(f"{planned.job.kernel} [{planned.label}] for {planned.job.target}", markup=False, soft_wrap=True)
     _console().print(f"as planned in {planned.log}", markup=False, soft_wrap=True)
     reproduction.run(planned)
+
+
+app.command("learn")(learn_command.command)
 
 
 @app.command()
