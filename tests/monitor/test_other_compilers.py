@@ -13,10 +13,12 @@ import pytest
 cutlass = pytest.importorskip("cutlass")
 pytest.importorskip("tilelang")
 
+import cuda.bindings.driver as cuda  # noqa: E402
 import cute_kernels  # noqa: E402
 import tilelang_kernels  # noqa: E402
+import torch  # noqa: E402
 from cutlass import Float32, cute  # noqa: E402
-from cutlass.cute.runtime import make_fake_compact_tensor, make_fake_stream  # noqa: E402
+from cutlass.cute.runtime import from_dlpack, make_fake_compact_tensor, make_fake_stream  # noqa: E402
 
 from jitwarm.errors import UnexpectedCompileError  # noqa: E402
 
@@ -52,9 +54,9 @@ def test_cutedsl_keys_by_its_kernel_and_direct_compiles(start, attempt):
         with backend.pin(started.session.target):  # the device of a server
             attempt(lambda: _through_the_kernel(kernel, 32))
             attempt(lambda: cute.compile(cute_kernels.scale, fake(), Float32(1.0), make_fake_stream(), 128))
-            attempt(lambda: cute_kernels.scale_by_default(fake(), stream=make_fake_stream()))
+            attempt(lambda: cute_kernels.scale(from_dlpack(torch.zeros(64)), Float32(2.0), cuda.CUstream(0), 96))
             thread = threading.Thread(
-                target=lambda: cute.compile(cute_kernels.scale, fake(), Float32(1.0), make_fake_stream(), 96), name="t"
+                target=lambda: cute.compile(cute_kernels.scale, fake(), Float32(1.0), make_fake_stream(), 160), name="t"
             )
             thread.start()
             thread.join()
@@ -63,7 +65,7 @@ def test_cutedsl_keys_by_its_kernel_and_direct_compiles(start, attempt):
     assert by_key["line"].startswith("list dtype=float32, threads=32")
     assert (explicit["kernel"], explicit["function"]) == ("kit:scale", "cute_kernels:scale")
     assert "threads=128" in explicit["label"]
-    assert (implicit["kernel"], implicit["function"]) == ("", "cute_kernels:scale_by_default")
+    assert implicit["label"].startswith("x=Float32 (64,) strides (1,), factor=Float32")
     assert threaded["thread"] == "t"
     assert all(event["seconds"] > 0 for event in started.compiles)
     assert {event["digest"] for event in started.all("key_used")} == {row.digest for row in started.session.report.rows}

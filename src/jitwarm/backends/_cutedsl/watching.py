@@ -54,10 +54,11 @@ def _arguments(function: Any, given: dict[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """A tensor by element type, shape and strides; anything else by its own text, cut."""
+    """A tensor by element type, shape and strides, a runtime scalar by its type, anything else by its own text, cut."""
     element, shape = getattr(value, "element_type", None), getattr(value, "shape", None)
     if element is None or shape is None:
-        text = str(value)
+        # A runtime scalar: its value is not compiled in.
+        text = type(value).__name__ if type(value).__module__.startswith("cutlass") else str(value)
         return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 3] + "..."
     strides = getattr(value, "stride", None)
     return f"{getattr(element, '__name__', element)} {shape}" + ("" if strides is None else f" strides {strides}")
