@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jitwarm import doctor as preflight
-from jitwarm import report_commands, tables
+from jitwarm import learn_command, report_commands, tables
 from jitwarm import repro as reproduction
 from jitwarm.contract.backend import Finding
 from jitwarm.contract.target import Target
@@ -185,6 +185,9 @@ def repro(
     terminal().print(f"{planned.job.kernel} [{planned.label}] for {planned.job.target}", markup=False, soft_wrap=True)
     terminal().print(f"as planned in {planned.log}", markup=False, soft_wrap=True)
     reproduction.run(planned)
+
+
+app.command("learn")(learn_command.command)
 
 
 @app.command()

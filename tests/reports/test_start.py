@@ -228,6 +228,18 @@ def test_kernels_whose_uses_nobody_can_see_are_not_called_unused(logs):
     assert (row.hit, row.missed, row.never_used, start.never_used) == (None, 0, None, [])
 
 
+def test_a_kernel_of_which_a_use_was_seen_can_be_watched_after_all(logs):
+    """Before the first launch a backend may not know whether it will see any."""
+    log = logs.log(10, keys=("a", "b"))
+    for i, key in enumerate("ab"):
+        ended(log, i + 1, key, "compiled")
+    log.emit(4, "monitor_armed", by="jitwarm", mode="warn")
+    log.emit(4.1, "uses_unknown", kernels=["p:k"])
+    log.emit(60, "key_used", kernel="p:k", digest="a")
+    (row,) = of_kernels(logs.read())
+    assert (row.hit, row.never_used) == (1, 1)
+
+
 def test_a_skipped_key_is_cold_only_if_something_may_ask_for_it():
     assert not is_cold("skipped", "the autotuner would skip it")
     assert is_cold("skipped", "the autotuner would skip it", strict=True)

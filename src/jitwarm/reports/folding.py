@@ -27,6 +27,8 @@ _INCIDENTS: dict[str, Callable[[Event], str]] = {
         f"no compile process could be started, keys compiled in this process: {e['error']}"
     ),
     "lock_timeout": lambda e: f"another process held a key for too long: {e['error']}",
+    "monitor_blind": lambda e: f"{e['backend']} could not be watched after the warm-up: {e['error']}",
+    "record_failed": lambda e: f"what compiled after the warm-up could not be written down: {e['error']}",
     "no_locks": lambda e: f"the file system of {e['root']} knows no locks: two processes may build the same key",
 }
 
@@ -99,6 +101,7 @@ class _Fold:
             for event in log.events:
                 self._take(log, event, self._clock.seconds(log, event))
         self._tracks.finish()
+        self._start.uses_unknown -= {key.kernel for key in self._start.keys.values() if key.is_used}
         self._start.incidents.sort(key=lambda incident: incident.at_s)
         self._start.processes.sort(key=lambda process: (process.rank is None, process.rank or 0, process.id))
 
