@@ -202,7 +202,9 @@ def _show_idle(say: _Voice, start: Start) -> None:
     idle = start.never_used
     if not idle:
         return
-    say.line(f"never used: {len(idle):,} warm keys, {sum(key.seconds for key in idle):.1f} s to build", "yellow")
+    say.line(
+        f"never used: {_counted(len(idle), 'warm key')}, {sum(key.seconds for key in idle):.1f} s to build", "yellow"
+    )
     for key in idle[:_N_IDLE]:
         say.block(f"{key.seconds:8.2f} s  {key.kernel} [{key.label}]")
     say.rest(len(idle), _N_IDLE, "keys (--json has all)", indent="    ")
@@ -240,12 +242,8 @@ def _show_verdict(say: _Voice, start: Start) -> None:
     n_warm = sum(key.is_warm for key in start.keys.values())
     is_fine = start.is_warm and not start.unexpected and start.is_complete
     verdict = "all warm" if is_fine else "warm, and yet" if start.is_warm else "not all warm"
-    n_missed = len(start.unexpected)
-    after = (
-        f"{n_missed} unexpected compiles, {start.seconds_lost:.1f} s lost"
-        if start.is_watched
-        else "not watched after it"
-    )
+    missed = f"{_counted(len(start.unexpected), 'unexpected compile')}, {start.seconds_lost:.1f} s lost"
+    after = missed if start.is_watched or start.unexpected else "not watched after it"
     end = "" if start.is_complete else "; the warm-up did not end, or goes on"
     say.line(
         f"{verdict}: {n_warm} of {len(start.keys)} keys in {start.seconds:.1f} s, {start.n_compiles} compiler runs; {after}{end}",
