@@ -168,7 +168,7 @@ def _serve(log, kernels, planned, rank, at_s, chance):
     log.emit(at_s + 0.5, "first_token")
     log.emit(at_s + 1, "uses_unknown", kernels=[kernels[-1]])
     for kernel, n in planned:
-        if n % 4:
+        if n % 4 and kernel != kernels[-1]:
             log.emit(at_s + 60, "key_used", kernel=kernel, digest=key_of(n, kernel)[2])
     for n in range(3):
         log.emit(
