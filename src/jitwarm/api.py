@@ -12,6 +12,7 @@ from jitwarm.contract.target import Target
 from jitwarm.engine.processes import BLIND
 from jitwarm.engine.report import Report
 from jitwarm.errors import WarmupFailedError
+from jitwarm.observers import observers
 from jitwarm.session import Session
 from jitwarm.settings import Asked, read, read_config
 
@@ -39,9 +40,11 @@ def warm(
         StoreError: The cache directory cannot be used.
         WarmupFailedError: With `strict`, once, with the list.
 
-    Side effects: compiles; writes the store; sets the compilers' cache variables in `os.environ` where they are unset.
+    Side effects: compiles; writes the store, and the ready file if there is one; sets the compilers' cache variables in
+    `os.environ` where they are unset.
     """
-    session = Session(_asked(config), Target.parse(target) if target else None)
+    asked = _asked(config)
+    session = Session(asked, Target.parse(target) if target else None, listeners=observers(asked.settings))
     return _complete(session, kernels, strict=strict)
 
 

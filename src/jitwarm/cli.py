@@ -19,8 +19,8 @@ import typer
 from rich.console import Console
 
 from jitwarm import doctor as preflight
+from jitwarm import probe, tables
 from jitwarm import repro as reproduction
-from jitwarm import tables
 from jitwarm.contract.backend import Finding
 from jitwarm.contract.target import Target
 from jitwarm.engine.processes import BLIND
@@ -213,6 +213,9 @@ def doctor(config: ConfigFile = None, target: TargetName = None, as_json: AsJson
         tables.show_findings(_console(), findings)
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(TOOLCHAIN)
+
+
+app.command()(probe.ready)
 
 
 def main(argv: list[str] | None = None) -> NoReturn:

@@ -61,6 +61,7 @@ class Settings:
         plan_timeout_s: Longest that a plugin may take to be imported, to list its kernels, or one of them its keys.
             `JITWARM_PLAN_TIMEOUT_S`.
         verbose: Inside a server, log each key. `JITWARM_VERBOSE`.
+        ready_file: Kept up to date while a server warms up, for probes; None writes none. `JITWARM_READY_FILE`.
     """
 
     cache_dir: str | None = None
@@ -82,6 +83,7 @@ class Settings:
     key_timeout_s: float = 300.0
     plan_timeout_s: float = 30.0
     verbose: bool = False
+    ready_file: str | None = None
 
     @property
     def root(self) -> Path:

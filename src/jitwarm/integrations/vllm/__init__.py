@@ -1,13 +1,14 @@
 """jitwarm inside vLLM, as a general plugin: `register` is the entry point of the group `vllm.general_plugins`.
 
 The way through this package: `register` (in every process, some milliseconds) -> `seam` (the one place where vLLM is changed) ->
-`warmup` (in workers, at the seam) -> `adoption` (vLLM's own registry) and `reporting` (vLLM's log and progress bar).
+`warmup` (in workers, at the seam) -> `adoption` (vLLM's own registry) and `reporting` (vLLM's log and progress bar). Beside it
+stands `exposition`: vLLM's page of metrics, in the process that serves it.
 """
 
 import os
 import time
 
-from jitwarm.environment import CACHE_VARIABLES, default_root, is_disabled, manages_caches
+from jitwarm.environment import CACHE_VARIABLES, default_root, is_disabled, join_lineage, manages_caches
 
 # When and where `register` ran; the event log is opened much later, in a worker, and told then.
 REGISTERED: dict[str, int] = {}
@@ -19,16 +20,19 @@ def register() -> None:
     vLLM calls this bare, in each of its processes: it never raises, may be called again, and imports neither a GPU stack nor
     vLLM's worker modules. It starts no thread and asks no driver, so that a fork after it is safe.
 
-    Side effects: `WorkerWrapperBase.init_device` of vLLM is wrapped; the compilers' cache variables are set in `os.environ` where
-    they are unset, for otherwise torch's Inductor moves Triton's directory while memory is profiled.
+    Side effects: `WorkerWrapperBase.init_device` of vLLM is wrapped, and so is what makes its registry of metrics; this process
+    is added to the lineage in `os.environ`; the compilers' cache variables are set there where they are unset, for otherwise
+    torch's Inductor moves Triton's directory while memory is profiled.
     """
     if is_disabled():
         return
     try:
-        from jitwarm.integrations.vllm import seam  # noqa: PLC0415 - nothing where we are switched off
+        from jitwarm.integrations.vllm import exposition, seam  # noqa: PLC0415 - nothing where we are switched off
 
+        join_lineage()
         _place_caches()
         seam.install()
+        exposition.install()
     except Exception as exc:  # noqa: BLE001 - a plugin that raises here ends vLLM's start
         complain(f"not active: {type(exc).__name__}: {exc}")
     else:

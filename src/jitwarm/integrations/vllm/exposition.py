@@ -1,0 +1,140 @@
+"""vLLM's `/metrics`: the process that serves it shows what its own workers wrote into their event files.
+
+Which workers are its own is told by the lineage in the environment: those below this process. Where vLLM runs several API
+processes, each is a sister of the engine, and those below their mother are meant; any of them may be asked, for all read the same
+files and give the same sums. vLLM serves `prometheus_client.REGISTRY`, and with several API processes a registry that it makes
+then; the collector is put into both. What costs is imported at the first scrape.
+"""
+
+import functools
+import os
+import sys
+import types
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from jitwarm.environment import LINEAGE
+from jitwarm.integrations.vllm import complain
+from jitwarm.metrics import NAMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jitwarm.metrics.collecting import EventCollector, Processes
+
+_CLIENT = "prometheus_client"
+_SERVED = ("vllm.v1.metrics.prometheus", "get_prometheus_registry")
+_CONFIGURED = ("vllm.engine.arg_utils", "EngineArgs", "create_engine_config")
+_MARK = "_jitwarm_wrapped"
+# vLLM sets it where there are several API processes.
+_SEVERAL = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Exposition:
+    """Stands in a registry for the collector, which is made when it is first asked for metrics.
+
+    Attributes:
+        vllm_config: Of the engine that this process serves; None where it is not known.
+    """
+
+    def __init__(self) -> None:
+        self.vllm_config: Any = None
+        self._made: EventCollector | None = None
+        self._is_broken = False
+
+    def describe(self) -> Iterable[Any]:
+        """Name and type of each family, which is what a registry wants to know."""
+        return [types.SimpleNamespace(name=name, type=kind) for name, kind in NAMES.items()]
+
+    def collect(self) -> Iterable[Any]:
+        """The families; none, and one warning, where something of ours fails: the page has others."""
+        try:
+            self._made = self._made or self._make()
+            return list(self._made.collect())
+        except Exception as exc:  # noqa: BLE001 - as said
+            if not self._is_broken:
+                complain(f"no metrics: {type(exc).__name__}: {exc}")
+            self._is_broken = True
+            return []
+
+    def _make(self) -> "EventCollector":
+        from jitwarm.metrics.collecting import EventCollector  # noqa: PLC0415 - at the first scrape
+        from jitwarm.metrics.following import Follower  # noqa: PLC0415 - as above
+
+        events = self._root() / "events"
+        lineage = os.environ[LINEAGE]
+        start, *_ = lineage.split("/")
+        return EventCollector(
+            Follower(events, kin=start, since=int(start.partition("-")[0], 16)),
+            lambda processes: below(lineage, processes, with_sisters=_SEVERAL in os.environ),
+            lambda: complain(f"no metrics: no worker of this server has written events in {events}"),
+        )
+
+    def _root(self) -> "Path":
+        """Of the store, as the workers find it."""
+        from jitwarm.settings import read_leniently  # noqa: PLC0415 - as above
+
+        given = getattr(self.vllm_config, "additional_config", None)
+        own = given.get("jitwarm") if isinstance(given, dict) else None
+        return read_leniently(own if isinstance(own, dict) else {})[0].settings.root
+
+
+def below(lineage: str, processes: "Processes", *, with_sisters: bool) -> "Processes":
+    """Those that the process of this lineage started, or is; where there are none, with sisters: those that its mother did."""
+    found = _started_by(lineage, processes)
+    if not found and with_sisters:
+        found = _started_by(lineage.rpartition("/")[0], processes)
+    return found
+
+
+def _started_by(lineage: str, processes: "Processes") -> "Processes":
+    return [process for process in processes if lineage and f"{process[0]}/".startswith(f"{lineage}/")]
+
+
+_EXPOSITION = Exposition()
+
+
+def install() -> None:
+    """Put the collector into what this process may serve. Again is harmless.
+
+    Only where `prometheus_client` is loaded already: a process that serves metrics has done so when plugins are loaded.
+    """
+    client = sys.modules.get(_CLIENT)
+    if client is None:
+        return
+    _add(client.REGISTRY)
+    module, function = _SERVED
+    _wrap_result(sys.modules.get(module), function, _add)
+    module, class_name, method = _CONFIGURED
+    _wrap_result(getattr(sys.modules.get(module), class_name, None), method, _remember)
+
+
+def _add(registry: Any) -> None:
+    """Register the collector, unless these series are in the registry already."""
+    try:
+        registry.register(_EXPOSITION)
+    except ValueError:
+        return
+
+
+def _remember(vllm_config: Any) -> None:
+    _EXPOSITION.vllm_config = vllm_config
+
+
+def _wrap_result(owner: Any, name: str, see: Any) -> None:
+    """Let `see` have a look at what `owner.name(...)` returns, from now on; nothing where there is no such thing."""
+    original = getattr(owner, name, None)
+    if original is None or getattr(original, _MARK, False):
+        return
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        try:
+            see(result)
+        except Exception as exc:  # noqa: BLE001 - vLLM goes on
+            complain(f"no metrics: {type(exc).__name__}: {exc}")
+        return result
+
+    setattr(wrapped, _MARK, True)
+    setattr(owner, name, wrapped)
