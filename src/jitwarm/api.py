@@ -86,7 +86,8 @@ def bake(
 
 def _asked(config: WarmupConfig | Mapping[str, Any] | None) -> Asked:
     values = read_config(config) if isinstance(config, Mapping) else config or WarmupConfig()
-    return Asked(values, read().settings)
+    found = read()
+    return Asked(values, found.settings, found.learned)
 
 
 def _complete(session: Session, kernels: str, *, strict: bool) -> Report:

@@ -95,14 +95,43 @@ class Table:
 
     def __init__(self) -> None:
         self._objects: dict[Any, Any] = {}
+        # What was there at `begin_use`. An object is found here once, and by `find` from then on.
+        self._before: dict[Any, Any] | None = None
 
     def find(self, key: Any) -> Any | None:
-        """The object of `key`, or None."""
+        """The object of `key`, or None: then ask `first_use`."""
         return self._objects.get(key_identity(key))
+
+    def first_use(self, key: Any) -> Any | None:
+        """The object of `key` where it is asked for the first time since `begin_use`, or None."""
+        identity = key_identity(key)
+        found = (self._before or {}).get(identity)
+        if found is not None:
+            self._objects[identity] = found
+        return found
 
     def put(self, key: Any, compiled: Any) -> None:
         """File `compiled` under `key`, over what was there."""
         self._objects[key_identity(key)] = compiled
+
+    def holds(self, key: Any) -> bool:
+        """Whether there is an object of `key`. No use of it."""
+        identity = key_identity(key)
+        return identity in self._objects or identity in (self._before or ())
+
+    def begin_use(self) -> None:
+        """From now on `is_used` tells which objects are asked for."""
+        self._before = {**(self._before or {}), **self._objects}
+        self._objects = {}
+
+    @property
+    def has_uses(self) -> bool:
+        """Whether anything was asked for since `begin_use`."""
+        return self._before is not None and bool(self._objects)
+
+    def is_used(self, key: Any) -> bool | None:
+        """Whether `key` was asked for since `begin_use`; None before that."""
+        return None if self._before is None else key_identity(key) in self._objects
 
 
 def _check_dispatch(cls: type) -> None:

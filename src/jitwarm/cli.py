@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from jitwarm import doctor as preflight
-from jitwarm import probe, tables
+from jitwarm import learn_command, probe, tables
 from jitwarm import repro as reproduction
 from jitwarm.contract.backend import Finding
 from jitwarm.contract.target import Target
@@ -185,6 +185,9 @@ def repro(
     _console().print(f"{planned.job.kernel} [{planned.label}] for {planned.job.target}", markup=False, soft_wrap=True)
     _console().print(f"as planned in {planned.log}", markup=False, soft_wrap=True)
     reproduction.run(planned)
+
+
+app.command("learn")(learn_command.command)
 
 
 @app.command()

@@ -148,5 +148,9 @@ class WarmupFailedError(JitwarmError):
     """Policy `strict`: at least one asked key is not warm. Raised once, at the end, with the list."""
 
 
+class UnexpectedCompileError(JitwarmError):
+    """Monitor mode `error`: a kernel compiled after the start. Says which, how it differs from what was warm, and what to add."""
+
+
 class Skipped(JitwarmError):  # noqa: N818 - it names the outcome that it becomes
     """This key need not be warm, for the reason given: the autotuner would skip this configuration, too."""

@@ -172,13 +172,14 @@ def read(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def forget(path: Path) -> None:
+def forget(path: str | Path) -> None:
     """Remove what an earlier start left, so that nobody takes it for this one's. Never raises.
 
     Left alone is a file of which a writer lives, for a second command in a server's container has the same settings; and what is
     no ready file.
     """
     with contextlib.suppress(Exception):
+        path = Path(path).expanduser()
         document = read(path) or {}
         if "ready" in document and not any(map(_is_alive, document["ranks"])):
             path.unlink(missing_ok=True)
@@ -189,11 +190,11 @@ def give_up(path: Path, why: str, rank: int | None = None, n_ranks: int = 1) -> 
     (_kept.get(path) or ReadyFile(path, rank, n_ranks)).give_up(why)
 
 
-def write_off(path: Path, why: str) -> None:
+def write_off(path: str | Path, why: str) -> None:
     """Say that no rank has a warm-up in this start, and that whoever waits for it may go on. Never raises."""
     with contextlib.suppress(OSError):
         document = {"ready": True, "phase": _NONE, "n_done": 0, "n_keys": 0, "error": why, "start": "", "ranks": []}
-        _replace(path, document)
+        _replace(Path(path).expanduser(), document)
 
 
 def _is_alive(state: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ import difflib
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from jitwarm.contract.backend import Backend, TargetScope
 from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
-from jitwarm.contract.keys import decode_key
+from jitwarm.contract.keys import decode_key, encode_key
 from jitwarm.contract.target import Target
 from jitwarm.deadlines import Deadline
 from jitwarm.engine.compiler import BuiltinPolicy
@@ -31,6 +31,7 @@ from jitwarm.engine.workers import Workers
 from jitwarm.environment import compiler_variables
 from jitwarm.errors import (
     InvalidKernelError,
+    JitwarmError,
     KeySpaceTooLargeError,
     SettingsError,
     Skipped,
@@ -39,9 +40,10 @@ from jitwarm.errors import (
     text_of,
 )
 from jitwarm.events import EventLog
+from jitwarm.monitor import ExpectedKernel, ExpectedKey, Monitor, described
 from jitwarm.registry import RefusedPlugin, Registry
 from jitwarm.settings import Asked, Settings, matches
-from jitwarm.store import Store
+from jitwarm.store import Recorder, Store
 from jitwarm.tracing import Explanation, collected_traces, explain
 
 # Nobody compiles more for one kernel; a list of this length is a slip in its key.
@@ -102,7 +104,9 @@ class Session:
         self.target = dataclasses.replace(
             _target_of(target, asked.settings, self.registry.backends), toolchains=toolchains
         )
+        self.asked = _with_learned(asked, self.registry.backends, self.target)
         self.kernels: list[RegisteredKernel] = []
+        self._domains: dict[str, list[Mapping[str, Sequence[Any]]]] = {}
         self.explanations: dict[str, list[Explanation]] = {}
         self._explains = False
         self._n_ranks = n_ranks
@@ -200,6 +204,26 @@ class Session:
             self.log.emit("run_end")
         return self.report
 
+    def monitor(self, plan: Plan) -> Monitor:
+        """The monitor of this process, which knows what this run has made warm; it is armed when it is entered."""
+        recorder = Recorder(self.root, {"run": self.log.run, "target": str(self.target)})
+        return Monitor(
+            self.registry.backends,
+            self.log.emit,
+            mode=self.asked.settings.monitor,
+            expected=[self._expected(kernel) for kernel in plan.kernels],
+            target=self.target,
+            record=lambda event, replay: recorder.append({**event, "replay": replay}),
+        )
+
+    def specializations(self, record: RegisteredKernel, planned: PlannedKernel, function: object) -> set[str]:
+        """What the keys of a kernel are compiled for, as text, if `function` is what it compiles; else nothing."""
+        backend = next((backend for backend in self.registry.backends if backend.owns(record.kernel)), None)
+        if backend is None or not backend.compiles(record.kernel, function):
+            return set()
+        with self._policy.pinned(record.kernel, self.target):
+            return {described(backend.specialization(record.kernel, self._value(planned, key))) for key in planned.keys}
+
     def finish(self) -> None:
         """Close the event log and end what is left; what goes on in the background does so at its end."""
         if self._background is None:
@@ -235,6 +259,20 @@ class Session:
             self.log.emit("background_end")
             self._background = None
             self.finish()
+
+    def _expected(self, planned: PlannedKernel) -> ExpectedKernel:
+        """A kernel of the plan with how its keys have ended."""
+        record = next(kernel for kernel in self.kernels if kernel.id == planned.id)
+        rows = {row.digest: row for row in self.report.kernels[planned.id].rows}
+        keys = tuple(
+            ExpectedKey(
+                key.digest, key.label, self._value(planned, key), rows[key.digest].outcome, rows[key.digest].error
+            )
+            for key in planned.keys
+        )
+        return ExpectedKernel(
+            record, keys, self._domains.get(planned.id, ()), planned.problem[1] if planned.problem else ""
+        )
 
     def _modules_of(self, backend_name: str) -> Sequence[str]:
         """What a compile process for a backend imports first; asked late, when every plugin's backends are known."""
@@ -339,11 +377,14 @@ class Session:
                 "a key field takes every value of an input: store what the compiler looks at, e.g. IntClass.of(n)",
             )
         key_type = self.registry.first_answer("jitwarm_compile_key", **asked)
+        learned, notes = self._learned_keys(kernel, keys)
+        keys += learned
         for key in keys:
             if not isinstance(key, key_type):
                 raise InvalidKernelError(f"its warmup keys hold {key!r}, which is no {key_type.__qualname__}")
         expand, check = (getattr(kernel.kernel, name, None) for name in ("expand_keys", "check_keys"))
-        notes = [note for trace in traces for note in trace.notes]
+        notes += [note for trace in traces for note in trace.notes]
+        self._domains[kernel.id] = [box for trace in traces for box in trace.domain]
         if self._explains:
             self.explanations[kernel.id] = [explanation for trace in traces for explanation in explain(trace)]
         if not keys or (expand is None and check is None):
@@ -351,6 +392,18 @@ class Session:
         with self._policy.pinned(kernel.kernel, self.target):
             keys = expand(keys) if expand else keys
             return keys, [*notes, *(check(keys) if check else ())]
+
+    def _learned_keys(self, kernel: RegisteredKernel, declared: Sequence[Any]) -> tuple[list[Any], list[str]]:
+        """What `jitwarm.lock.toml` adds to a kernel's own keys, and what to say of it."""
+        texts = self.asked.learned.for_kernel(kernel.id, str(self.target))
+        known = {encode_key(key) for key in declared} if texts else set()
+        keys, notes = [], []
+        for text in [text for text in texts if text not in known]:
+            try:
+                keys.append(decode_key(kernel.kernel, text))
+            except JitwarmError as exc:
+                notes.append(f"a learned key is left out: {exc.message}")
+        return keys, notes + ([f"{len(keys)} of these keys were learned from serving"] if keys else [])
 
     def _compile(self, planned: PlannedKernel, key: PlannedKey) -> Outcome:
         """One key, asked of the policies."""
@@ -403,6 +456,15 @@ class Session:
 
     def _policy_error(self, plugin: str, hook: str, error: BaseException) -> None:
         self.log.emit("policy_error", plugin=plugin, hook=hook, error=text_of(error))
+
+
+def _with_learned(asked: Asked, backends: Iterable[Backend], target: Target) -> Asked:
+    """What serving asked for of functions that nobody declares goes to their backends' own plugins, as their values."""
+    extra = dict(asked.config.extra)
+    for backend in backends:
+        if found := asked.learned.for_backend(backend.name, str(target)):
+            extra[backend.name] = {**extra.get(backend.name, {}), "learned": found}
+    return dataclasses.replace(asked, config=dataclasses.replace(asked.config, extra=extra))
 
 
 def _may_have_device() -> bool:

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from jitwarm.contract.config import AttentionGroup, MoELayer, WarmupConfig
+from jitwarm.contract.learned import FILE_NAME, Learned
 from jitwarm.environment import OFF, ON, default_root
 from jitwarm.errors import SettingsError
 
 T = TypeVar("T")
-_POLICIES = ("warn", "strict")
+_WORDS = {"policy": ("warn", "strict"), "monitor": ("off", "warn", "error", "record")}
 _SECONDS = frozenset({"lock_timeout_s", "time_budget_s", "key_timeout_s", "plan_timeout_s"})
 _SWITCHES = frozenset({"manage_caches", "isolate", "adopt", "verbose", "finish_in_background"})
 _COUNTS = frozenset({"workers", "worker_memory_bytes", "worker_max_jobs", "max_keys"})
@@ -62,6 +63,10 @@ class Settings:
             `JITWARM_PLAN_TIMEOUT_S`.
         verbose: Inside a server, log each key. `JITWARM_VERBOSE`.
         ready_file: Kept up to date while a server warms up, for probes; None writes none. `JITWARM_READY_FILE`.
+        monitor: Inside a server, after its start: `"warn"` tells each compile that still happens, and why; `"error"` also makes
+            the launch raise; `"record"` also writes it down for `jitwarm learn`; `"off"` does not look. `JITWARM_MONITOR`.
+        learned_keys: A `jitwarm.lock.toml`: keys that are warmed beside the declared ones; None means the one in the store's
+            root, if it is there. `JITWARM_LEARNED_KEYS`.
     """
 
     cache_dir: str | None = None
@@ -84,6 +89,8 @@ class Settings:
     plan_timeout_s: float = 30.0
     verbose: bool = False
     ready_file: str | None = None
+    monitor: Literal["off", "warn", "error", "record"] = "warn"
+    learned_keys: str | None = None
 
     @property
     def root(self) -> Path:
@@ -101,6 +108,7 @@ class Asked:
 
     config: WarmupConfig = field(default_factory=WarmupConfig)
     settings: Settings = field(default_factory=Settings)
+    learned: Learned = field(default_factory=Learned)
 
 
 def matches(name: str, globs: Iterable[str]) -> bool:
@@ -154,7 +162,26 @@ def read(
     settings = _check(
         {**settings_table, **from_environment, **given}, lambda name: source.place(name, "settings") or "JITWARM_*"
     )
-    return Asked(config, settings)
+    return Asked(config, settings, read_learned(settings))
+
+
+def read_learned(settings: Settings) -> Learned:
+    """The `jitwarm.lock.toml` that the settings name, else that of the store's root; nothing where there is none.
+
+    Raises:
+        SettingsError: It is named and not there, or cannot be read.
+    """
+    file = Path(settings.learned_keys) if settings.learned_keys else settings.root / FILE_NAME
+    if not settings.learned_keys and not file.exists():
+        return Learned()
+    try:
+        return Learned.from_toml(tomllib.loads(file.read_text(encoding="utf-8")), str(file))
+    except OSError as exc:
+        raise SettingsError(
+            f"cannot read {file}: {exc.strerror}", "JITWARM_LEARNED_KEYS names what `jitwarm learn` wrote"
+        ) from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{file} is no TOML: {exc}", "write it anew: jitwarm learn") from exc
 
 
 def read_config(values: Mapping[str, Any]) -> WarmupConfig:
@@ -271,7 +298,13 @@ def read_leniently(given: Mapping[str, Any], *, environ: Mapping[str, str] | Non
             else:
                 table[name] = value
     settings = _check({name: value for name, value in table.items() if name in names})
-    return Asked(WarmupConfig(extra={name: dict(values) for name, values in extra.items()}), settings), problems
+    learned = Learned()
+    try:
+        learned = read_learned(settings)
+    except SettingsError as exc:
+        problems.append(f"{exc.message}: left out ({exc.hint})")
+    config = WarmupConfig(extra={name: dict(values) for name, values in extra.items()})
+    return Asked(config, settings, learned), problems
 
 
 def _check(table: Mapping[str, Any], place: Callable[[str], str] = lambda _: "") -> Settings:
@@ -326,9 +359,9 @@ def _value_of(name: str, text: str) -> Any:
         if not word.isdecimal() or int(word) < 1:
             raise SettingsError(f"JITWARM_{name.upper()}={text}", "give a whole number, 1 or more")
         return int(word)
-    if name == "policy" and word not in _POLICIES:
-        raise SettingsError(f"JITWARM_POLICY={text}", f"give {' or '.join(_POLICIES)}")
-    return text
+    if name in _WORDS and word not in _WORDS[name]:
+        raise SettingsError(f"JITWARM_{name.upper()}={text}", f"give {' or '.join(_WORDS[name])}")
+    return word if name in _WORDS else text
 
 
 def _seconds(name: str, text: str) -> float:

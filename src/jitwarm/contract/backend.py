@@ -4,7 +4,7 @@ A base class with harmless defaults rather than a bare protocol, so that a third
 is added. An adapter knows the contract and nothing else of jitwarm: no settings, no store, no events.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -29,6 +29,11 @@ def current_target() -> Target:
         raise TargetError(
             "no target here: current_target() answers while a key is compiled or keys are listed"
         ) from None
+
+
+def is_compiling() -> bool:
+    """Whether jitwarm itself, in this thread, compiles a key or lists keys."""
+    return _TARGET.get(None) is not None
 
 
 class TargetScope(AbstractContextManager[None]):
@@ -63,6 +68,30 @@ class CompileCount:
     def add_files(self, paths: Iterator[Path] | Sequence[Path]) -> None:
         """Remember more artifacts."""
         self.files.update(dict.fromkeys(paths))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Something that a compiler did while it was watched.
+
+    Attributes:
+        backend: The backend's name.
+        what: `"compile"`, `"tuning"` (configurations were timed), `"reload"` (no compile: it was on disk, yet not in this
+            process), or `"module"` (GPU code was loaded at a first launch).
+        function: `module:qualname` of what was compiled.
+        specialization: What it was compiled for: parameter or argument -> text.
+        seconds: How long it took.
+        handle: The compiler's own function object, by which a backend knows its kernel; None where there is none.
+        replay: A text from which `Backend.learned` can make this specialization again; empty where that is not possible.
+    """
+
+    backend: str
+    what: str
+    function: str
+    specialization: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    handle: Any = None
+    replay: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,6 +182,34 @@ class Backend:
         """Whether this process would run `key` without compiling or reading a file. Called with the target pinned."""
         del kernel, key
         return False
+
+    def watch(self, see: Callable[[Seen], None]) -> AbstractContextManager[None]:
+        """While entered, call `see` for each compile, reload, tuning and module load, in the thread in which it happens.
+
+        Must cost nothing where nothing is compiled, chain what listens already, and let through what `see` raises. May be
+        entered while the compiler is not imported, and then imports it or watches nothing.
+        """
+        del see
+        return nullcontext()
+
+    def compiles(self, kernel: Any, handle: Any) -> bool:
+        """Whether `handle`, of something seen, is the function that `kernel` compiles."""
+        del kernel, handle
+        return False
+
+    def specialization(self, kernel: Any, key: Any) -> Mapping[str, str]:
+        """What `key` is compiled for, in the words of `Seen.specialization`; empty where that cannot be said."""
+        del kernel, key
+        return {}
+
+    def begin_use(self, kernels: Iterable[Any]) -> None:
+        """From now on tell keys that are used from those that are not; see `is_used`. Costs later uses nothing."""
+        del kernels
+
+    def is_used(self, kernel: Any, key: Any) -> bool | None:
+        """Whether a warm key was used since `begin_use`; None where that cannot be seen."""
+        del kernel, key
+        return None
 
     def entry_root(self, file: Path) -> Path:
         """The file or directory to remove so that the compiler no longer finds the entry which `file` belongs to."""

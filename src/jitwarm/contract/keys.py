@@ -90,7 +90,9 @@ def key_identity(key: Any) -> Any:
 
 
 def format_key(key: object) -> str:
-    """A key for people: `block_m=16, dtype=bfloat16`."""
+    """A key for people: `block_m=16, dtype=bfloat16`; or what its class says by a `__str__` of its own."""
+    if type(key).__str__ is not object.__str__:
+        return str(key)
     parts = []
     for field in dataclasses.fields(key):  # type: ignore[arg-type]  # callers pass instances of frozen dataclasses
         value = getattr(key, field.name)

@@ -4,6 +4,7 @@ A store directory is code: whoever can write it decides what runs on the GPU. So
 others can write is refused.
 """
 
+from jitwarm.store.records import Recorder, read_records
 from jitwarm.store.store import Entry, Store
 
-__all__ = ["Entry", "Store"]
+__all__ = ["Entry", "Recorder", "Store", "read_records"]

@@ -9,7 +9,7 @@ import dis
 import inspect
 import itertools
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -42,12 +42,14 @@ class Trace:
         regions: Sets of inputs that reach a key, with a witness each; `Region.key` is an index of `keys`.
         notes: What a reviewer should know, one sentence each.
         n_evaluations: How much of `max_points` was spent.
+        domain: The declared inputs: for each group of rows, name -> values.
     """
 
     keys: tuple[Any, ...]
     regions: tuple[Region, ...]
     notes: tuple[str, ...]
     n_evaluations: int
+    domain: tuple[Mapping[str, Sequence[Any]], ...] = ()
 
     def witness(self, index: int) -> Mapping[str, Any]:
         """The smallest input that was found to reach a key."""
@@ -154,6 +156,7 @@ def _ordered(dispatch: Callable[..., Any], domain: Domain, found: Found, notes: 
         tuple(Region(place[r.key], r.inputs, r.facts, r.witness, r.rank) for r in regions),
         tuple(notes),
         budget.n_spent,
+        domain.boxes,
     )
 
 

@@ -2,15 +2,17 @@
 
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from jitwarm.backends._cutedsl import exchange, internals
 from jitwarm.backends._cutedsl.kernel import CuteKernel
+from jitwarm.backends._cutedsl.watching import function_path, watching
+from jitwarm.backends.imports import when_imported
 from jitwarm.backends.packages import installed_version, missing_package
-from jitwarm.contract.backend import Backend, CompileCount
+from jitwarm.contract.backend import Backend, CompileCount, Seen
 from jitwarm.contract.target import Target, Toolchain
 from jitwarm.environment import CACHE_VARIABLES
 
@@ -87,6 +89,23 @@ class CuteBackend(Backend):
     def is_warm(self, kernel: CuteKernel, key: Any) -> bool:
         """Whether the kernel's own table holds the callable."""
         return kernel.is_warm(key)
+
+    def watch(self, see: Callable[[Seen], None]) -> AbstractContextManager[None]:
+        """At the one method that every real compile passes, asked for by `cute.compile` or by a direct call."""
+        return when_imported("cutlass", lambda: watching(see))
+
+    def compiles(self, kernel: CuteKernel, handle: Any) -> bool:
+        """Whether it is the kernel's host function."""
+        return self.owns(kernel) and function_path(kernel.host) == function_path(handle)
+
+    def begin_use(self, kernels: Iterable[CuteKernel]) -> None:
+        """By the kernels' own tables."""
+        for kernel in kernels:
+            kernel.begin_use()
+
+    def is_used(self, kernel: CuteKernel, key: Any) -> bool | None:
+        """Whether the callable was taken from the kernel's table."""
+        return kernel.is_used(key)
 
 
 def cpu_level() -> str:

@@ -65,14 +65,24 @@ class CuteKernel(CallableKernel):
         """The compiled host function of `key`; compiles it, for this process's GPU, if it is not warm."""
         found = self._table.find(key)
         if found is None:
+            found = self._table.first_use(key)
+        if found is None:
             with internals.pinned_to_device():
                 self.compile(key)
             found = self._table.find(key)
         return found
 
+    def begin_use(self) -> None:
+        """From now on tell keys that are used from those that are not."""
+        self._table.begin_use()
+
+    def is_used(self, key: Any) -> bool | None:
+        """Whether `key` was launched since `begin_use`; None before it."""
+        return self._table.is_used(key)
+
     def is_warm(self, key: Any) -> bool:
         """Whether the callable of `key` is kept in this process."""
-        return self._table.find(key) is not None
+        return self._table.holds(key)
 
 
 def _fake(spec: TensorSpec, symbols: dict[str, Any]) -> Any:

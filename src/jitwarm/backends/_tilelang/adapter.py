@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 
 from jitwarm.backends._tilelang import internals
 from jitwarm.backends._tilelang.kernel import TileLangKernel
+from jitwarm.backends._tilelang.watching import watching
+from jitwarm.backends.imports import when_imported
 from jitwarm.backends.packages import installed_version, missing_package
-from jitwarm.contract.backend import Backend, CompileCount, Finding
+from jitwarm.contract.backend import Backend, CompileCount, Finding, Seen
 from jitwarm.contract.target import Target, Toolchain
 from jitwarm.environment import CACHE_VARIABLES
 
@@ -76,6 +78,27 @@ class TileLangBackend(Backend):
     def is_warm(self, kernel: TileLangKernel, key: Any) -> bool:
         """By TileLang's own call table."""
         return kernel.is_warm(key)
+
+    def watch(self, see: Callable[[Seen], None]) -> AbstractContextManager[None]:
+        """Where every compile passes, and where entries come from disk; lazy, eager and direct calls alike."""
+        return when_imported("tilelang", lambda: watching(see))
+
+    def compiles(self, kernel: TileLangKernel, handle: Any) -> bool:
+        """Whether it is the kernel's factory."""
+        return self.owns(kernel) and kernel.factory is handle
+
+    def specialization(self, kernel: TileLangKernel, key: Any) -> Mapping[str, str]:
+        """The factory's arguments."""
+        return {name: str(value) for name, value in kernel.factory_args(key).items()}
+
+    def begin_use(self, kernels: Iterable[TileLangKernel]) -> None:
+        """By the kernels' own tables; a direct call of the factory is not seen."""
+        for kernel in kernels:
+            kernel.begin_use()
+
+    def is_used(self, kernel: TileLangKernel, key: Any) -> bool | None:
+        """Whether the kernel was taken from the kernel's table."""
+        return kernel.is_used(key)
 
     def examine(self) -> list[Finding]:
         """Version, and the compilers that a build needs."""

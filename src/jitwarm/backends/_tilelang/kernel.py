@@ -51,10 +51,20 @@ class TileLangKernel(CallableKernel):
         """The compiled kernel of `key`; compiles it, for this process's GPU, if it is not warm."""
         found = self._table.find(key)
         if found is None:
+            found = self._table.first_use(key)
+        if found is None:
             self.compile(key)
             found = self._table.find(key)
         return found
 
+    def begin_use(self) -> None:
+        """From now on tell keys that are used from those that are not."""
+        self._table.begin_use()
+
+    def is_used(self, key: Any) -> bool | None:
+        """Whether `key` was launched since `begin_use`; None where all launches may be direct calls of the factory."""
+        return self._table.is_used(key) if self._table.has_uses else None
+
     def is_warm(self, key: Any) -> bool:
         """Whether a call finds the kernel of `key` in this process, here and in TileLang's own table."""
-        return self._table.find(key) is not None and internals.is_filed(self.factory, dict(self.factory_args(key)))
+        return self._table.holds(key) and internals.is_filed(self.factory, dict(self.factory_args(key)))

@@ -3,15 +3,17 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from jitwarm.backends._triton import internals
+from jitwarm.backends._triton import internals, watching
 from jitwarm.backends._triton.kernel import TritonKernel
+from jitwarm.backends._triton.replay import LearnedFunctions
+from jitwarm.backends.imports import when_imported
 from jitwarm.backends.packages import installed_version, missing_package
-from jitwarm.contract.backend import Backend, CompileCount, Finding
+from jitwarm.contract.backend import Backend, CompileCount, Finding, Seen
 from jitwarm.contract.target import Target, Toolchain
 from jitwarm.environment import CACHE_VARIABLES
 from jitwarm.errors import UnsupportedTargetError
@@ -30,8 +32,8 @@ class TritonBackend(Backend):
         return missing_package("triton", "triton")
 
     def owns(self, kernel: object) -> bool:
-        """Whether it is a `TritonKernel`."""
-        return isinstance(kernel, TritonKernel)
+        """Whether it is a `TritonKernel`, or stands for functions without one."""
+        return isinstance(kernel, TritonKernel | LearnedFunctions)
 
     def toolchain(self) -> Toolchain:
         """Triton brings its own assembler, so its version says it all; a replaced ptxas is named."""
@@ -70,6 +72,27 @@ class TritonBackend(Backend):
     def is_warm(self, kernel: TritonKernel, key: Any) -> bool:
         """By Triton's in-process key; on a device the binary must be loaded."""
         return kernel.is_warm(key)
+
+    def watch(self, see: Callable[[Seen], None]) -> AbstractContextManager[None]:
+        """See `watching.py`."""
+        return when_imported("triton", lambda: watching.watching(see))
+
+    def compiles(self, kernel: TritonKernel, handle: Any) -> bool:
+        """Whether it is the jit function below the kernel's wrappers."""
+        return self.owns(kernel) and internals.jit_function(handle) in kernel.jit_functions()
+
+    def specialization(self, kernel: TritonKernel, key: Any) -> Mapping[str, str]:
+        """As Triton's own binder gives it."""
+        return kernel.specialization(key)
+
+    def begin_use(self, kernels: Iterable[TritonKernel]) -> None:
+        """By Triton's memo of launches, emptied now."""
+        for function in (function for kernel in kernels for function in kernel.jit_functions()):
+            internals.forget_uses(function)
+
+    def is_used(self, kernel: TritonKernel, key: Any) -> bool | None:
+        """Whether Triton's memo of launches holds it again."""
+        return kernel.is_used(key)
 
     def relocate(self, root: Path) -> None:
         """Rewrite the absolute paths in Triton's group files; while the old place exists, Triton would read that one."""

@@ -4,13 +4,18 @@ What differs between them, and is known here only: the options that `JITFunction
 `device_caches`, and the stages-inspection hook, which is part of the in-process key from 3.8 on.
 """
 
+import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jitwarm.contract.target import Target
 from jitwarm.errors import CompileError, InvalidKernelError, NoDeviceError, UnsupportedTargetError
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 # Bytes of shared memory that one thread block can have, by CUDA arch; cuobjdump or the driver would say, but neither is
 # here. A kernel that needs more compiles without complaint and fails when it is loaded.
@@ -169,10 +174,11 @@ def listening(listener: Callable[..., None]) -> Iterator[None]:
     """While entered, call `listener` for each compile and each disk hit, before whoever listened already."""
     from triton import knobs
 
-    previous = knobs.compilation.listener
+    previous, is_on = knobs.compilation.listener, True
 
     def chained(**event: Any) -> None:
-        listener(**event)
+        if is_on:
+            listener(**event)
         if previous is not None:
             previous(**event)
 
@@ -180,7 +186,75 @@ def listening(listener: Callable[..., None]) -> Iterator[None]:
     try:
         yield
     finally:
-        knobs.compilation.listener = previous
+        is_on = False
+        if knobs.compilation.listener is chained:  # else somebody came after us, and keeps us inside
+            knobs.compilation.listener = previous
+
+
+@contextmanager
+def on_module_load(note: Callable[[str], None]) -> Iterator[None]:
+    """While entered, call `note` with the name of each kernel whose GPU code is loaded, before it is."""
+    from triton import knobs
+
+    def load(module: Any, function: Any, name: str, *_: Any, **__: Any) -> None:
+        del module, function
+        note(name)
+
+    knobs.runtime.kernel_load_start_hook.add(load)
+    try:
+        yield
+    finally:
+        knobs.runtime.kernel_load_start_hook.remove(load)
+
+
+def function_path(function: Any) -> str:
+    """`module:qualname` of a jit function."""
+    return f"{function.module}:{getattr(function.fn, '__qualname__', function.__name__)}"
+
+
+def specialization(
+    function: Any, arguments: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[dict[str, tuple[Any, Any]], dict[str, Any]]:
+    """What a launch with these arguments is compiled for: parameter -> (type, value or attribute), and all options."""
+    caches = _caches(function)
+    _, found, bound = caches[-1](**arguments, **options, debug=bool(function.debug))
+    parsed = caches[-2].parse_options(dict(bound))
+    return dict(zip(function.arg_names, found, strict=False)), vars(parsed)
+
+
+def replay_text(function: Any) -> str:
+    """What `JITFunction.preload` needs to make the specialization that is being compiled, in this thread, again.
+
+    Empty where the compile did not come from a launch, or holds what has no text.
+    """
+    from triton.runtime import jit
+
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not (frame.f_code.co_name == "_do_compile" and frame.f_locals.get("self") is function):
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    at = frame.f_locals
+    parts = [function._fn_name, at["signature"], at["constexprs"], at["attrs"], at["options"], at["key"]]
+    if "target" in inspect.signature(jit.serialize_specialization_data).parameters:
+        parts.append(at["target"])
+    try:
+        return str(jit.serialize_specialization_data(*parts))
+    except TypeError:
+        return ""
+
+
+def forget_uses(function: Any) -> None:
+    """Empty Triton's memo of launches; the next launch of each specialization writes it there again."""
+    memo = _caches(function)[1]
+    if isinstance(memo, dict):
+        memo.clear()
+
+
+def used_keys(function: Any) -> set[str] | None:
+    """In-process keys of the launches since `forget_uses`; None where this version of Triton has no memo."""
+    memo = _caches(function)[1]
+    return {*memo.copy().values()} if isinstance(memo, dict) else None
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from jitwarm.authoring import CallableKernel
-from jitwarm.backends._triton import internals, wrappers
+from jitwarm.backends._triton import internals, watching, wrappers
 from jitwarm.backends._triton.coverage import check_definition, check_entries
 from jitwarm.backends._triton.wrappers import TunedConfig, TunedKey
 from jitwarm.contract.backend import current_target
@@ -148,6 +148,30 @@ class TritonKernel(CallableKernel):
             return False
         compiled = internals.find_kernel(internals.jit_function(self.kernel), self.in_process_key(key))
         return compiled is not None and (internals.is_loaded(compiled) or not internals.has_real_driver())
+
+    def jit_functions(self) -> list[Any]:
+        """The jit function below the wrappers."""
+        return [internals.jit_function(self.kernel)]
+
+    def is_used(self, key: Any) -> bool | None:
+        """Whether a launch asked for `key` since Triton's memo was emptied; None where that cannot be known."""
+        used = internals.used_keys(internals.jit_function(self.kernel))
+        if used is None or (isinstance(key, TunedKey) and key.config is None):
+            return None
+        return self.in_process_key(key) in used
+
+    def specialization(self, key: Any) -> dict[str, str]:
+        """What Triton compiles `key` for: parameter or option -> text. Empty for the choice between configurations."""
+        if isinstance(key, TunedKey) and key.config is None:
+            return {}
+        launch = self._resolve(key)
+        function = internals.jit_function(self.kernel)
+        parameters, options = internals.specialization(function, launch.arguments, launch.options)
+        texts = {
+            name: watching.parameter_text(kind, value, is_divisible=value == "D")
+            for name, (kind, value) in parameters.items()
+        }
+        return {**texts, **watching.options_text(options)}
 
     def in_process_key(self, key: Any) -> str:
         """The text under which Triton files the specialization of `key` in this process."""

@@ -14,6 +14,7 @@ from typing import Any
 from jitwarm.contract.kernel import Outcome
 from jitwarm.engine.elsewhere import OVER
 from jitwarm.engine.report import Report
+from jitwarm.monitor import sentence
 from jitwarm.session import Session
 
 log = logging.getLogger("vllm.jitwarm")  # only loggers below `vllm` have a handler
@@ -37,6 +38,7 @@ class Reporter:
         self._n_keys = 0
         self._current = ""
         self._bar: Any = None
+        self._n_unexpected = 0
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Take one event into account. Never raises: a bar that cannot be drawn is given up."""
@@ -47,7 +49,9 @@ class Reporter:
 
     def _show(self, event: Mapping[str, Any]) -> None:
         name = event["event"]
-        if name == "key_planned":
+        if name == "unexpected_compile":
+            self._warn(event)
+        elif name == "key_planned":
             self._n_keys += 1
         elif name == "key_start":
             self._current = f"{event['kernel']} [{event['label']}]"
@@ -59,6 +63,14 @@ class Reporter:
                 self._bar.update()
             if self._is_verbose:
                 log.info("jitwarm: %s: %s in %.2f s", self._current, event["outcome"], event["seconds"])
+
+    def _warn(self, event: Mapping[str, Any]) -> None:
+        """One line for each compile while serving, up to a number: the event log has them all."""
+        self._n_unexpected += 1
+        if self._n_unexpected <= _MAX_LINES:
+            log.warning("jitwarm: %s; at %s; %s", sentence(event), event["site"], event["line"])
+        if self._n_unexpected == _MAX_LINES:
+            log.warning("jitwarm: further compiles are in the event log only")
 
     def close(self, session: Session) -> None:
         """End the bar and log what the run came to."""

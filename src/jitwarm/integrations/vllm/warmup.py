@@ -1,20 +1,25 @@
 """The warm-up of one vLLM worker: configuration, session, outcome. Runs at the seam, and nowhere else."""
 
+import atexit
 import dataclasses
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from jitwarm import readiness
 from jitwarm.contract.config import LiveObjects, WarmupConfig
+from jitwarm.engine.plan import Plan
 from jitwarm.engine.report import Report
-from jitwarm.environment import CACHE_VARIABLES, default_root
+from jitwarm.environment import CACHE_VARIABLES, LINEAGE, default_root
 from jitwarm.errors import JitwarmError, WarmupFailedError, text_of
 from jitwarm.integrations.vllm import REGISTERED, adoption, complain
 from jitwarm.integrations.vllm.reporting import Reporter, complaints
+from jitwarm.monitor import Monitor
+from jitwarm.observers import observers
 from jitwarm.session import Session
 from jitwarm.settings import Asked, read_leniently
 
@@ -22,14 +27,16 @@ _MONITOR = "vllm.utils.jit_monitor"
 
 
 class Watch:
-    """What is still to be noted after the warm-up: the monitor, and the first step of a request.
+    """What is still to be done after the warm-up: arm the monitor, and note vLLM's and the first step of a request.
 
     Args:
         session: None where there was no warm-up.
+        monitor: Ours, not armed yet.
     """
 
-    def __init__(self, session: Session | None = None) -> None:
+    def __init__(self, session: Session | None = None, monitor: Monitor | None = None) -> None:
         self._session = session
+        self._monitor = monitor
         self._was_armed = _is_armed()
 
     def after_start(self, worker: Any) -> None:
@@ -45,13 +52,33 @@ class Watch:
         if self._session is None:
             return
         if _is_armed() and not self._was_armed:
-            self._session.log.emit("monitor_armed", mode=getattr(sys.modules[_MONITOR], "_mode", None))
+            self._session.log.emit("monitor_armed", by="vllm", mode=getattr(sys.modules[_MONITOR], "_mode", None))
+        if self._monitor is not None:
+            _arm(self._monitor)
         _once_after(worker, "execute_model", self._first_step)
 
     def _first_step(self) -> None:
         if self._session is not None:
             self._session.log.emit("first_token")
-            self._session.finish()
+            if self._monitor is None or self._monitor.mode == "off":
+                self._session.finish()
+
+
+# The monitor of this process. A worker that warms up again, in an elastic scale-up, gets another.
+_ARMED: list[Monitor] = []
+
+
+def _arm(monitor: Monitor) -> None:
+    _ARMED.append(monitor)
+    monitor.__enter__()
+
+
+def _disarm() -> None:
+    while _ARMED:
+        _ARMED.pop().__exit__()
+
+
+atexit.register(_disarm)
 
 
 def warm_worker(worker: Any) -> Watch:
@@ -68,9 +95,11 @@ def warm_worker(worker: Any) -> Watch:
         asked = _asked(worker.vllm_config)
         is_strict = asked.settings.policy == "strict"
         if asked.settings.disable == ("*",):
+            _tell_probes(worker, "switched off")
             return Watch()
+        _disarm()
         with _lenient_monitor():
-            return Watch(_warm(worker, asked))
+            return Watch(*_warm(worker, asked))
     except WarmupFailedError:
         raise
     except Exception as exc:
@@ -78,7 +107,17 @@ def warm_worker(worker: Any) -> Watch:
         if is_strict:
             raise WarmupFailedError(f"jitwarm: no warm-up: {told}", "JITWARM_POLICY is strict") from exc
         complain(f"no warm-up: {told}")  # whatever fails here, the engine starts
+        _tell_probes(worker, told)
         return Watch()
+
+
+def _tell_probes(worker: Any, why: str) -> None:
+    """There is no warm-up here: whoever waits for its end, by the ready file, must not wait for ever."""
+    with suppress(Exception):
+        asked, _ = read_leniently(_additional_config(worker.vllm_config))
+        if asked.settings.ready_file:
+            file = Path(asked.settings.ready_file).expanduser()
+            readiness.give_up(file, why, worker.rank, _n_ranks_on_node(worker.vllm_config))
 
 
 def _asked(vllm_config: Any) -> Asked:
@@ -89,32 +128,34 @@ def _asked(vllm_config: Any) -> Asked:
     return asked
 
 
-def _warm(worker: Any, asked: Asked) -> Session:
+def _warm(worker: Any, asked: Asked) -> tuple[Session, Monitor]:
     settings = asked.settings
     config = WarmupConfig.from_vllm(worker.vllm_config, worker.rank, asked.config.extra)
     _forget_default_caches()
     run_id = settings.run_id or str(getattr(worker.vllm_config, "instance_id", ""))
     reporter = Reporter(worker, is_verbose=settings.verbose)
     session = Session(
-        Asked(config, dataclasses.replace(settings, run_id=run_id)),
-        listeners=[reporter],
+        dataclasses.replace(asked, config=config, settings=dataclasses.replace(settings, run_id=run_id)),
+        listeners=[reporter, *observers(settings, worker.rank, _n_ranks_on_node(worker.vllm_config), complain)],
         prepare_thread=_device_chooser(worker),
         rank=worker.rank,
         n_ranks=_n_ranks_on_node(worker.vllm_config),
     )
     try:
-        _run(worker, session)
+        plan = _run(worker, session)
         reporter.close(session)
         if settings.policy == "strict":
             _refuse_cold(session.report)
     except BaseException:
         session.finish()
         raise
-    return session
+    return session, session.monitor(plan)
 
 
-def _run(worker: Any, session: Session) -> None:
-    session.log.emit("registered", **{f"at_{name}": value for name, value in REGISTERED.items()})
+def _run(worker: Any, session: Session) -> Plan:
+    session.log.emit(
+        "registered", lineage=os.environ.get(LINEAGE, ""), **{f"at_{name}": value for name, value in REGISTERED.items()}
+    )
     adopts = adoption.adopted(worker, session.registry) if session.asked.settings.adopt else nullcontext()
     with LiveObjects(worker.get_model(), getattr(worker, "model_runner", None)), adopts:
         with _phase(session, "plan"):
@@ -122,6 +163,7 @@ def _run(worker: Any, session: Session) -> None:
         with _phase(session, "warmup"):
             session.run(plan)
     session.finish_in_background(plan)
+    return plan
 
 
 def _refuse_cold(report: Report) -> None:

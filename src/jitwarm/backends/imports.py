@@ -1,0 +1,77 @@
+"""Something to be done when a compiler is imported, be it long ago or much later."""
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import ModuleType
+from typing import Any
+
+
+@contextmanager
+def when_imported(name: str, then: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """While entered, `then()` is entered as well, as soon as the package `name` is imported: now, or right after its import.
+
+    The package is not imported for this; and a failure of `then` after a later import does not fail that import.
+    """
+    with ExitStack() as stack:
+        if name in sys.modules:
+            stack.enter_context(then())
+            yield
+            return
+        finder = _Finder(name, lambda: stack.enter_context(then()))
+        sys.meta_path.insert(0, finder)
+        stack.callback(finder.leave)
+        yield
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Waits for one import, and is gone after it."""
+
+    def __init__(self, name: str, then: Callable[[], Any]) -> None:
+        self._name = name
+        self._then = then
+
+    def leave(self) -> None:
+        """No longer wait."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The package's own spec, with `then` after its execution."""
+        del path, target
+        if fullname != self._name:
+            return None
+        self.leave()
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, self._then)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """A package's own loader, and then something more."""
+
+    def __init__(self, loader: Any, then: Callable[[], Any]) -> None:
+        self._loader = loader
+        self._then = then
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """As the package's own loader does."""
+        return self._loader.create_module(spec)  # type: ignore[no-any-return]  # the loader's own contract
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute the package; what comes after it may fail, the import does not."""
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        with contextlib.suppress(Exception):  # a version that cannot be watched must be usable all the same
+            self._then()
