@@ -2,15 +2,16 @@
 
 Which workers are its own is told by the lineage in the environment: those below this process. Where vLLM runs several API
 processes, each is a sister of the engine, and those below their mother are meant; any of them may be asked, for all read the same
-files and give the same sums. vLLM serves `prometheus_client.REGISTRY`, and with several API processes a registry that it makes
-then; the collector is put into both. What costs is imported at the first scrape.
+files and give the same sums. What is served is `prometheus_client.REGISTRY`; with several API processes it is a new registry for
+each request, which has a `MultiProcessCollector`. The collector is put into both. What costs is imported at the first request.
 """
 
 import functools
 import os
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jitwarm.environment import LINEAGE
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from jitwarm.metrics.collecting import EventCollector, Processes
 
 _CLIENT = "prometheus_client"
-_SERVED = ("vllm.v1.metrics.prometheus", "get_prometheus_registry")
 _CONFIGURED = ("vllm.engine.arg_utils", "EngineArgs", "create_engine_config")
 _MARK = "_jitwarm_wrapped"
 # vLLM sets it where there are several API processes.
@@ -58,7 +58,7 @@ class Exposition:
             return []
 
     def _make(self) -> "EventCollector":
-        from jitwarm.metrics.collecting import EventCollector  # noqa: PLC0415 - at the first scrape
+        from jitwarm.metrics.collecting import EventCollector  # noqa: PLC0415 - at the first request
         from jitwarm.metrics.following import Follower  # noqa: PLC0415 - as above
 
         events = self._root() / "events"
@@ -97,44 +97,47 @@ _EXPOSITION = Exposition()
 def install() -> None:
     """Put the collector into what this process may serve. Again is harmless.
 
-    Only where `prometheus_client` is loaded already: a process that serves metrics has done so when plugins are loaded.
+    Only where `prometheus_client` is loaded already: a process that serves metrics has it when plugins are loaded.
     """
-    client = sys.modules.get(_CLIENT)
+    client, several = sys.modules.get(_CLIENT), sys.modules.get(f"{_CLIENT}.multiprocess")
     if client is None:
         return
     _add(client.REGISTRY)
-    module, function = _SERVED
-    _wrap_result(sys.modules.get(module), function, _add)
+    _follow(getattr(several, "MultiProcessCollector", None), "__init__", _made_for)
     module, class_name, method = _CONFIGURED
-    _wrap_result(getattr(sys.modules.get(module), class_name, None), method, _remember)
+    _follow(getattr(sys.modules.get(module), class_name, None), method, _remember)
 
 
 def _add(registry: Any) -> None:
     """Register the collector, unless these series are in the registry already."""
-    try:
+    with suppress(ValueError):
         registry.register(_EXPOSITION)
-    except ValueError:
-        return
 
 
-def _remember(vllm_config: Any) -> None:
+def _made_for(_: None, __: Any, registry: Any = None, *___: Any, **____: Any) -> None:
+    """A `MultiProcessCollector` was made for a registry."""
+    if registry is not None:
+        _add(registry)
+
+
+def _remember(vllm_config: Any, *_: Any, **__: Any) -> None:
     _EXPOSITION.vllm_config = vllm_config
 
 
-def _wrap_result(owner: Any, name: str, see: Any) -> None:
-    """Let `see` have a look at what `owner.name(...)` returns, from now on; nothing where there is no such thing."""
+def _follow(owner: Any, name: str, then: Callable[..., None]) -> None:
+    """Call `then`, with the result and the arguments, after each `owner.name(...)`; nothing where there is no such thing."""
     original = getattr(owner, name, None)
     if original is None or getattr(original, _MARK, False):
         return
 
     @functools.wraps(original)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def followed(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         try:
-            see(result)
+            then(result, *args, **kwargs)
         except Exception as exc:  # noqa: BLE001 - vLLM goes on
             complain(f"no metrics: {type(exc).__name__}: {exc}")
         return result
 
-    setattr(wrapped, _MARK, True)
-    setattr(owner, name, wrapped)
+    setattr(followed, _MARK, True)
+    setattr(owner, name, followed)
