@@ -1,7 +1,7 @@
 """A store's directory of events, and processes that write them."""
 
 import pytest
-from metrics_kit import Worker
+from metrics_kit import workers
 
 from jitwarm.events import EventLog
 
@@ -15,16 +15,8 @@ def events(tmp_path):
 @pytest.fixture
 def start_worker(events):
     """Start a process that writes events."""
-    workers = []
-
-    def start(**given):
-        workers.append(Worker(events, **given))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        if not worker.process.stdin.closed:
-            worker.end()
+    with workers(events) as start:
+        yield start
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
@@ -47,6 +48,8 @@ class Worker:
 
     def end(self):
         """As a server ends, or as it is killed: the file stays."""
+        if self.process.stdin.closed:
+            return
         self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait(timeout=60)
@@ -94,3 +97,19 @@ def parsed(text):
 
 
 ROPE = '{backend="triton",kernel="site:rope"}'
+
+
+@contextmanager
+def workers(events):
+    """A function that starts processes that write events; they end with the context."""
+    started = []
+
+    def start(**given):
+        started.append(Worker(events, **given))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for worker in started:
+            worker.end()

@@ -95,10 +95,17 @@ _EXPOSITION = Exposition()
 
 
 def install() -> None:
-    """Put the collector into what this process may serve. Again is harmless.
+    """Put the collector into what this process may serve. Again is harmless; never raises.
 
     Only where `prometheus_client` is loaded already: a process that serves metrics has it when plugins are loaded.
     """
+    try:
+        _install()
+    except Exception as exc:  # noqa: BLE001 - metrics are not worth a warm-up
+        complain(f"no metrics: {type(exc).__name__}: {exc}")
+
+
+def _install() -> None:
     client, several = sys.modules.get(_CLIENT), sys.modules.get(f"{_CLIENT}.multiprocess")
     if client is None:
         return
@@ -127,7 +134,7 @@ def _remember(vllm_config: Any, *_: Any, **__: Any) -> None:
 def _follow(owner: Any, name: str, then: Callable[..., None]) -> None:
     """Call `then`, with the result and the arguments, after each `owner.name(...)`; nothing where there is no such thing."""
     original = getattr(owner, name, None)
-    if original is None or getattr(original, _MARK, False):
+    if owner is None or original is None or getattr(original, _MARK, False):
         return
 
     @functools.wraps(original)
