@@ -1,7 +1,10 @@
 """Start vLLM's HTTP server, and Prometheus to scrape it, from tests."""
 
+import contextlib
+import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,6 +13,8 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+
+import psutil
 
 START_TIMEOUT_S = 400
 
@@ -90,6 +95,22 @@ class Server(Process):
     @property
     def metrics(self):
         return get(f"{self.url}/metrics")
+
+    @property
+    def api_servers(self):
+        """Process ids of those that answer requests."""
+        return {int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.log)}
+
+    def metrics_of(self, pid):
+        """The page as one of several API servers makes it: which one takes a connection is the kernel's choice."""
+        for _ in range(1000):
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+                connection.request("GET", "/metrics")
+                text = connection.getresponse().read().decode()
+                port = connection.sock.getsockname()[1]
+                if any(found.raddr and found.raddr.port == port for found in psutil.Process(pid).net_connections()):
+                    return text
+        raise AssertionError(f"process {pid} takes no connection")
 
     def use_triton(self, block):
         """Ask every worker to use a kernel."""

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from concurrent import futures
 from pathlib import Path
 
@@ -181,14 +180,12 @@ def test_each_of_two_api_servers_shows_both_ranks_and_its_own_engine_alone(serve
     other.await_health()
     assert parsed(other.metrics)[COMPILES] == 0
     other.use_triton(1024)
-    asked, deadline = set(), time.monotonic() + 120
-    while asked != {"0", "1"}:
-        assert time.monotonic() < deadline, f"only {asked} of the API servers answered"
-        page = parsed(other.metrics)
+    assert len(other.api_servers) == 2
+    for pid in other.api_servers:
+        page = parsed(other.metrics_of(pid))
         assert page[COMPILES] == 2  # once in each rank
         assert page["jitwarm_workers"] == page["jitwarm_watched_workers"] == 2
         assert page['jitwarm_keys{outcome="loaded",plugin="alpha"}'] == 3
-        asked = set(re.findall(r"ApiServer_(\d) pid=\d+\) INFO: .*GET /metrics", other.log))
     assert parsed(server.metrics)["jitwarm_workers"] == 1
 
 
@@ -202,3 +199,24 @@ def test_a_log_that_cannot_be_written_is_one_warning_and_the_page_has_vllms_metr
         assert any(name.startswith("vllm:") for name in page)
         assert not any(name.startswith("jitwarm") for name in page)
     assert len(re.findall("jitwarm: no metrics: no worker of this server has written events", server.log)) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "additional", "why"),
+    [
+        ({"JITWARM_TARGET": None}, {}, "no target: this machine has no GPU to ask"),
+        ({"JITWARM_DISABLE": "1"}, {}, "switched off"),
+        ({}, {"disable": ["*"]}, "switched off"),
+        ({}, {"disable": ["*"], "ready_file": "other.json"}, "switched off"),
+    ],
+)
+def test_a_start_without_a_warm_up_is_ready_at_once_and_says_why(start_engine, tmp_path, variables, additional, why):
+    """Else a pod that waits for the ready file would never start."""
+    file = tmp_path / additional.get("ready_file", "ready.json")
+    additional |= {"ready_file": str(file)} if "ready_file" in additional else {}
+    given = {"JITWARM_READY_FILE": str(tmp_path / "ready.json"), "VLLM_ENABLE_V1_MULTIPROCESSING": "0", **variables}
+    started = start_engine(llm={"additional_config": {"jitwarm": additional}}, **given)
+    assert len(started.answer["tokens"]) == 3
+    found = json.loads(file.read_text())
+    assert (found["ready"], found["phase"]) == (True, "no warm-up")
+    assert why in found["error"]
