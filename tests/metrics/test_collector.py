@@ -36,7 +36,7 @@ def test_a_warm_up_is_shown_whole_with_every_counter_at_0(start_worker, shown):
     zeros = [
         f'jitwarm_{name}_total{{backend="{backend}",kernel="{kernel}"}}'
         for name in ("unexpected_compiles", "unexpected_compile_seconds", "unexpected_tunings", "unexpected_tuning_seconds")
-        for backend, kernel in (("triton", "site:rope"), ("triton", "undeclared"), ("cutedsl", "undeclared"))
+        for backend, kernel in (("triton", "site:rope"), *((name, "undeclared") for name in ("triton", "cutedsl", "inductor", "flashinfer")))
     ]  # fmt: skip
     zeros += [f'jitwarm_reloads_total{{backend="{backend}"}}' for backend in ("triton", "cutedsl")]
     assert found == dict.fromkeys([*zeros, "jitwarm_cold_keys"], 0) | {
@@ -178,12 +178,15 @@ def server(events):
     return make
 
 
-def test_two_engines_beside_each_other_show_their_own(start_worker, server):
+def test_two_engines_beside_each_other_show_their_own(start_worker, server, events):
     start_worker(run="one", lineage="aa").emit(*warm("a"), miss())
     start_worker(run="two", lineage="ab").emit(*warm("a", "b"), miss(), miss())
     start_worker(run="three").emit(*warm("a"), miss())  # in no server
     assert [page(server(lineage))[COMPILES] for lineage in ("aa", "ab")] == [1, 2]
     assert page(server("a")) == {}
+    follower = Follower(events, kin="aa")
+    follower.look()
+    assert len(follower.tallies) == 1  # the others' events are not even kept
 
 
 def test_an_engine_that_is_started_again_begins_at_0(start_worker, server):

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from jitwarm.contract.kernel import Outcome
 from jitwarm.metrics.following import Follower
-from jitwarm.metrics.tally import UNDECLARED, Series, Tally, worst
+from jitwarm.metrics.tally import LIBRARIES, UNDECLARED, Series, Tally, worst
 
 Processes = list[tuple[str, Tally]]
 Name = TypeVar("Name")
@@ -103,7 +103,7 @@ def _lost(tallies: list[Tally], what: str, meaning: str) -> Iterator[Metric]:
 
 
 def _series(tallies: list[Tally]) -> set[Series]:
-    backends = {backend for tally in tallies for backend in tally.backends}
+    backends = {*LIBRARIES, *(backend for tally in tallies for backend in tally.backends)} if tallies else set()
     return {(backend, UNDECLARED) for backend in backends}.union(*(tally.series for tally in tallies))
 
 

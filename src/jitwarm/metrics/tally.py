@@ -10,6 +10,8 @@ import msgspec
 from jitwarm.contract.kernel import Outcome
 
 Series = tuple[str, str]  # backend, kernel
+# What the monitor also listens at, without a backend of ours.
+LIBRARIES = ("flashinfer", "inductor")
 UNDECLARED = "undeclared"  # in place of a kernel's id, for a function that no plugin declares
 
 # Where ranks differ about a key, the later one of these holds: a start is as good as its worst rank.

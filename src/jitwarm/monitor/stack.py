@@ -17,6 +17,8 @@ _INSIDE = (
     "tilelang",
     "tvm",
     "tvm_ffi",
+    "torch",
+    "flashinfer",
     "contextlib",
     "functools",
     "concurrent",
