@@ -33,11 +33,14 @@ def test_a_warm_up_is_shown_whole_with_every_counter_at_0(start_worker, shown):
     [info] = [name for name in found if name.startswith("jitwarm_info")]
     assert 'run="run",target="cuda:90"' in info
     del found[info]
+    places = [
+        ("triton", "site:rope"),
+        *((name, "undeclared") for name in ("triton", "cutedsl", "inductor", "flashinfer")),
+    ]
+    kinds = ("unexpected_compiles", "unexpected_compile_seconds", "unexpected_tunings", "unexpected_tuning_seconds")
     zeros = [
-        f'jitwarm_{name}_total{{backend="{backend}",kernel="{kernel}"}}'
-        for name in ("unexpected_compiles", "unexpected_compile_seconds", "unexpected_tunings", "unexpected_tuning_seconds")
-        for backend, kernel in (("triton", "site:rope"), *((name, "undeclared") for name in ("triton", "cutedsl", "inductor", "flashinfer")))
-    ]  # fmt: skip
+        f'jitwarm_{kind}_total{{backend="{backend}",kernel="{kernel}"}}' for kind in kinds for backend, kernel in places
+    ]
     zeros += [f'jitwarm_reloads_total{{backend="{backend}"}}' for backend in ("triton", "cutedsl")]
     assert found == dict.fromkeys([*zeros, "jitwarm_cold_keys"], 0) | {
         'jitwarm_keys{outcome="compiled",plugin="site"}': 2, "jitwarm_workers": 1, "jitwarm_watched_workers": 1,
@@ -123,6 +126,19 @@ def test_what_was_counted_stays_when_its_file_is_pruned(start_worker, events, sh
     shutil.rmtree(events / "run")
     assert shown()[COMPILES] == 1
     start_worker(run="later").emit(*warm("a"), miss())
+    assert shown()[COMPILES] == 2
+
+
+def test_a_number_of_a_file_that_is_given_to_another_one_is_another_file(log, events, shown):
+    """File systems give the number of a removed file to the next one."""
+    for name, fields in [*warm("a"), miss()]:
+        log.emit(name, **fields)
+    assert shown()[COMPILES] == 1
+    [file] = events.glob("*/*.jsonl")
+    written = file.read_bytes()
+    (events / "later").mkdir()
+    later = file.rename(events / "later" / file.name)
+    later.write_bytes(written)
     assert shown()[COMPILES] == 2
 
 
