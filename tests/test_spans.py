@@ -149,7 +149,8 @@ def test_the_environment_alone_switches_them_on(receiver):
 def test_where_nobody_asks_nothing_is_imported(receiver):
     url, came = receiver
     assert warmed().stdout == "False\n"
-    assert warmed(OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_SDK_DISABLED="true").stdout == "False\n"
+    for switch in ({"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}):
+        assert warmed(OTEL_EXPORTER_OTLP_ENDPOINT=url, **switch).stdout == "False\n"
     assert came == []
 
 

@@ -130,7 +130,9 @@ def is_wanted() -> bool:
     """Whether a server has set tracing up in this process, or the environment names an endpoint. Imports nothing."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
-    return _provider_of_server() is not None or any(os.environ.get(name) for name in _ENDPOINTS)
+    names_none = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
+    names_place = any(os.environ.get(name) for name in _ENDPOINTS)
+    return _provider_of_server() is not None or (names_place and not names_none)
 
 
 def _provider_of_server() -> Any:

@@ -234,9 +234,9 @@ def test_sisters_of_the_engine_show_what_their_mother_started(start_worker, serv
 
 
 def test_a_worker_that_warms_up_again_shows_the_last_outcome_and_all_compiles(log, server):
-    for outcome in ("failed", "already_warm"):
+    for keys, outcome in (("ab", "failed"), ("a", "already_warm")):
         log.emit("registered", lineage="aa/1")
-        for name, fields in [*warm("a", outcome=outcome), miss()]:
+        for name, fields in [*warm(*keys, outcome=outcome), miss()]:
             log.emit(name, **fields)
     found = page(server("aa"))
     assert found['jitwarm_keys{outcome="already_warm",plugin="site"}'] == 1
