@@ -152,6 +152,7 @@ def test_who_gives_up_is_ready_and_says_why(path):
     ready = ReadyFile(path)
     ready(START)
     readiness.give_up(path, "no target")
+    ready(OVER)  # of the run that it gave up
     found = document(path)
     assert (found["ready"], found["phase"], found["error"], len(found["ranks"])) == (True, "no warm-up", "no target", 1)
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import kits
@@ -22,6 +23,12 @@ from jitwarm.spans import Spans
 class Failing(FourMembers):
     def compile(self, key):
         raise ValueError("no such tile")
+
+
+class OneSlow(FourMembers):
+    def compile(self, key):
+        time.sleep(key.n == 30)
+        super().compile(key)
 
 
 @pytest.fixture
@@ -83,8 +90,12 @@ def test_a_key_that_failed_is_an_error_with_its_reason(warm_up, exported):
 
 def test_of_many_keys_the_slowest_have_a_span(warm_up, exported, monkeypatch):
     monkeypatch.setattr(spans, "MAX_KEYS", 5)
-    warm_up(FourMembers(*map(Key, range(40)), backend="workshop"))
-    assert sum(span.name == "jitwarm site:four" for span in exported.get_finished_spans()) == 5
+    warm_up(OneSlow(*map(Key, range(40)), backend="workshop"))
+    labels = [
+        span.attributes["jitwarm.label"] for span in exported.get_finished_spans() if span.name == "jitwarm site:four"
+    ]
+    assert len(labels) == 5
+    assert "n=30" in labels
     run = by_name(exported)["jitwarm"]
     assert (run.attributes["jitwarm.n_keys"], run.attributes["jitwarm.n_key_spans"]) == (40, 5)
 
