@@ -201,7 +201,7 @@ def test_the_command_refuses_what_it_cannot_read(cli, tmp_path):
 def test_what_probes_do_without_python(start_rank, path):
     """As docs/how-to/probe-readiness.md has it."""
     is_ready = f"""grep -q '"ready": true' {path}"""
-    progresses = f"{is_ready} || find {path} -mmin -10 | grep -q ."
+    progresses = f"{is_ready} || find {path} -mmin -15 | grep -q ."
     shell = lambda line: subprocess.run(["sh", "-c", line], check=False).returncode  # noqa: E731
     tell = start_rank()
     assert shell(progresses) != 0

@@ -106,6 +106,11 @@ def server(start_server, receiver, ready_file):
     return found
 
 
+def queries():
+    """The queries of the how-to, as they stand there."""
+    return re.findall(r"\| `([^`]+)`", HOW_TO.read_text())
+
+
 def rules():
     """The alerting rules of the how-to, as they stand there."""
     [text] = re.findall(r"```yaml\n# rules.yml\n(.*?)```", HOW_TO.read_text(), re.DOTALL)
@@ -138,6 +143,10 @@ def test_prometheus_shows_and_alerts_what_compiles_while_serving(server, directo
         )
         prometheus.wait_until(lambda: "KernelCompiledWhileServing" in prometheus.firing, "the alert")
         assert prometheus.firing == {"KernelCompiledWhileServing"}
+        shown = {query for query in queries() if prometheus.query(query)}
+        assert {query for query in queries() if "unexpected_compile" in query or "[" not in query} - shown == {
+            'count(count_values("keys", sum by (instance) (jitwarm_keys))) > 1'
+        }
     finally:
         prometheus.end()
 
