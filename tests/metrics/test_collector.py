@@ -10,8 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 import jitwarm.metrics
-from jitwarm.integrations.vllm.exposition import below
-from jitwarm.metrics import NAMES
+from jitwarm.integrations.vllm.exposition import NAMES, below
 from jitwarm.metrics.collecting import EventCollector
 from jitwarm.metrics.following import MAX_BYTES, Follower
 

@@ -11,28 +11,14 @@ from typing import TYPE_CHECKING
 
 from jitwarm.environment import default_root
 from jitwarm.errors import ToolchainError
+from jitwarm.metrics.following import Follower
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from jitwarm.metrics.collecting import EventCollector
 
-__all__ = ["NAMES", "collector", "register"]
-
-# Of all families, for whoever must know them before they are made.
-NAMES = {
-    "jitwarm_unexpected_compiles": "counter",
-    "jitwarm_unexpected_compile_seconds": "counter",
-    "jitwarm_unexpected_tunings": "counter",
-    "jitwarm_unexpected_tuning_seconds": "counter",
-    "jitwarm_reloads": "counter",
-    "jitwarm_keys": "gauge",
-    "jitwarm_cold_keys": "gauge",
-    "jitwarm_warmup_seconds": "gauge",
-    "jitwarm_workers": "gauge",
-    "jitwarm_watched_workers": "gauge",
-    "jitwarm": "info",
-}
+__all__ = ["collector", "register"]
 
 
 def collector(root: str | Path | None = None, run: str | None = None) -> "EventCollector":
@@ -51,8 +37,6 @@ def collector(root: str | Path | None = None, run: str | None = None) -> "EventC
         if exc.name != "prometheus_client":
             raise
         raise ToolchainError("prometheus_client is not installed", "pip install 'jitwarm[metrics]'") from exc
-    from jitwarm.metrics.following import Follower  # noqa: PLC0415 - whoever imports this package may never be asked
-
     return EventCollector(Follower(Path(root or default_root()) / "events", run))
 
 

@@ -16,13 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 from jitwarm.environment import LINEAGE
 from jitwarm.integrations.vllm import complain
-from jitwarm.metrics import NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from jitwarm.metrics.collecting import EventCollector, Processes
 
+# The families of `jitwarm.metrics`, which is imported at the first request only: vLLM's processes pay for every import.
+NAMES = {
+    "jitwarm_unexpected_compiles": "counter",
+    "jitwarm_unexpected_compile_seconds": "counter",
+    "jitwarm_unexpected_tunings": "counter",
+    "jitwarm_unexpected_tuning_seconds": "counter",
+    "jitwarm_reloads": "counter",
+    "jitwarm_keys": "gauge",
+    "jitwarm_cold_keys": "gauge",
+    "jitwarm_warmup_seconds": "gauge",
+    "jitwarm_workers": "gauge",
+    "jitwarm_watched_workers": "gauge",
+    "jitwarm": "info",
+}
 _CLIENT = "prometheus_client"
 _CONFIGURED = ("vllm.engine.arg_utils", "EngineArgs", "create_engine_config")
 _MARK = "_jitwarm_wrapped"
