@@ -17,6 +17,7 @@ from jitwarm.engine.processes import BLIND
 from jitwarm.engine.report import Report
 from jitwarm.errors import WarmupFailedError
 from jitwarm.monitor import sentence
+from jitwarm.observers import observers
 from jitwarm.session import Session
 from jitwarm.settings import Asked, read, read_config
 
@@ -52,11 +53,12 @@ def warm(
         StoreError: The cache directory cannot be used.
         WarmupFailedError: With `strict`, once, with the list.
 
-    Side effects: compiles; writes the store; sets the compilers' cache variables in `os.environ` where they are unset.
+    Side effects: compiles; writes the store, and the ready file if there is one; sets the compilers' cache variables in
+    `os.environ` where they are unset.
     """
     asked = _asked(config)
     asked = dataclasses.replace(asked, settings=dataclasses.replace(asked.settings, monitor=monitor))
-    session = Session(asked, Target.parse(target) if target else None, listeners=[_log])
+    session = Session(asked, Target.parse(target) if target else None, listeners=[_log, *observers(asked.settings)])
     return _complete(session, kernels, strict=strict, is_watched=monitor != "off")
 
 

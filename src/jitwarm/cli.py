@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jitwarm import doctor as preflight
-from jitwarm import learn_command, report_commands, tables
+from jitwarm import learn_command, probe, report_commands, tables
 from jitwarm import repro as reproduction
 from jitwarm.contract.backend import Finding
 from jitwarm.contract.target import Target
@@ -218,6 +218,7 @@ def doctor(config: ConfigFile = None, target: TargetName = None, as_json: AsJson
         raise typer.Exit(TOOLCHAIN)
 
 
+app.command()(probe.ready)
 report_commands.add_to(app)
 
 

@@ -1,14 +1,21 @@
 """What of the environment is looked at before anything else: switches, where the store lies, where the compilers' caches lie.
 
-Imports nothing but `os`: vLLM loads this in each of its processes, and pays for every import.
+Imports nothing but `os` and `time`: vLLM loads this in each of its processes, and pays for every import.
 """
 
 import os
+import time
 from collections.abc import Mapping
 
 ON, OFF = frozenset({"1", "true", "yes", "on", "all"}), frozenset({"", "0", "false", "no", "off"})
 # The compilers' own variables, and the directory below the store's root that each should name.
 CACHE_VARIABLES = {"TRITON_CACHE_DIR": "triton", "TILELANG_CACHE_DIR": "tilelang", "CUTE_DSL_CACHE_DIR": "cutedsl"}
+
+# Ids of this process and of those that started it, the first one first, joined by "/"; an id begins with the second in which it
+# was given, in hexadecimal. Tells which processes belong together: process ids repeat in the next container, and nobody sees
+# parents across hosts.
+LINEAGE = "JITWARM_LINEAGE"
+_joined_in: list[int] = []
 
 # Variables that change what a compiler makes, or whether it can: the beginnings of names, and whole names.
 _COMPILER_PREFIXES = ("TRITON_", "CUTE_DSL_", "TILELANG_", "TVM_", "LLVM_", "MLIR_", "NVPTX_", "PTXAS_", "NVCC_")
@@ -24,6 +31,18 @@ def compiler_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str
         for name, value in environ.items()
         if (name in _COMPILER_NAMES or name.startswith(_COMPILER_PREFIXES)) and name not in CACHE_VARIABLES
     }
+
+
+def join_lineage() -> None:
+    """Add this process to the lineage that it was started with, for itself and for those that it starts. Again is harmless.
+
+    Side effects: sets `JITWARM_LINEAGE` in `os.environ`.
+    """
+    if _joined_in == [os.getpid()]:
+        return
+    _joined_in[:] = [os.getpid()]
+    above, own = os.environ.get(LINEAGE, ""), f"{int(time.time()):x}-{os.urandom(4).hex()}"
+    os.environ[LINEAGE] = f"{above}/{own}" if above else own
 
 
 def is_disabled(environ: Mapping[str, str] = os.environ) -> bool:

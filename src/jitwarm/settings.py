@@ -62,6 +62,7 @@ class Settings:
         plan_timeout_s: Longest that a plugin may take to be imported, to list its kernels, or one of them its keys.
             `JITWARM_PLAN_TIMEOUT_S`.
         verbose: Inside a server, log each key. `JITWARM_VERBOSE`.
+        ready_file: Kept up to date while a server warms up, for probes; None writes none. `JITWARM_READY_FILE`.
         monitor: Inside a server, after its start: `"warn"` tells each compile that still happens, and why; `"error"` also makes
             the launch raise; `"record"` also writes it down for `jitwarm learn`; `"off"` does not look. `JITWARM_MONITOR`.
         learned_keys: A `jitwarm.lock.toml`: keys that are warmed beside the declared ones; None means the one in the store's
@@ -87,6 +88,7 @@ class Settings:
     key_timeout_s: float = 300.0
     plan_timeout_s: float = 30.0
     verbose: bool = False
+    ready_file: str | None = None
     monitor: Literal["off", "warn", "error", "record"] = "warn"
     learned_keys: str | None = None
 

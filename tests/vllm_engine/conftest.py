@@ -1,7 +1,6 @@
 """A real vLLM engine (CPU build) per question, with packages of kernels installed beside it."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,18 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from engine_kit import MODEL, environment
 from kits import install
 
-ROOT = Path(__file__).parents[2]
-SUPPORT = ROOT / "tests" / "support"
+SUPPORT = Path(__file__).parents[1] / "support"
 PACKAGES = Path(__file__).parent / "packages"
-# A Llama of two layers, one head size, and a vocabulary of 512.
-MODEL = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256, "intermediate_size": 512,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 512, "head_dim": 64,
-    "max_position_embeddings": 512, "torch_dtype": "float32", "rms_norm_eps": 1e-5, "hidden_act": "silu",
-    "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
-}  # fmt: skip
 TIMEOUT_S = 400
 
 
@@ -88,7 +80,7 @@ def start_engine(tmp_path, site):
         }  # fmt: skip
         spec.write_text(json.dumps({"llm": arguments, "calls": list(calls), "fork": fork}))
         answer.unlink(missing_ok=True)
-        environ = _environment(tmp_path, site, tmp_path / store) | variables
+        environ = environment(tmp_path, site, tmp_path / store) | variables
         done = subprocess.run(
             [sys.executable, str(SUPPORT / "engine.py"), str(spec), str(answer)],
             env={name: value for name, value in environ.items() if value is not None},
@@ -103,15 +95,3 @@ def start_engine(tmp_path, site):
         return Started(done.stdout, json.loads(answer.read_text()), tmp_path / store)
 
     return start
-
-
-def _environment(directory, site, store):
-    inherited = {n: v for n, v in os.environ.items() if not n.startswith(("JITWARM_", "VLLM_")) and n not in CACHES}
-    return inherited | {
-        "HOME": str(directory), "XDG_CACHE_HOME": str(directory / "cache"), "PYTHONPATH": f"{site}:{SUPPORT}",
-        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
-        "JITWARM_CACHE_DIR": str(store), "JITWARM_TARGET": "cuda:90", "JITWARM_PLUGINS": "alpha,beta",
-    }  # fmt: skip
-
-
-CACHES = {"TRITON_CACHE_DIR", "TILELANG_CACHE_DIR", "CUTE_DSL_CACHE_DIR"}

@@ -12,7 +12,7 @@ import functools
 import importlib
 from typing import Any
 
-from jitwarm.integrations.vllm import complain
+from jitwarm.integrations.vllm import not_active
 
 _WRAPPER = ("vllm.v1.worker.worker_base", "WorkerWrapperBase", "init_device")
 _METHOD = "compile_or_warm_up_model"
@@ -45,9 +45,7 @@ def _wrap_worker(wrapper: Any) -> None:
     worker_class = type(getattr(wrapper, "worker", None))
     original = getattr(worker_class, _METHOD, None)
     if original is None:
-        complain(
-            f"not active: {worker_class.__qualname__} has no {_METHOD}; kernels will compile when they are first used"
-        )
+        not_active(f"{worker_class.__qualname__} has no {_METHOD}; kernels will compile when they are first used")
         return
     if getattr(original, _MARK, False):
         return
@@ -57,7 +55,7 @@ def _wrap_worker(wrapper: Any) -> None:
         try:
             from jitwarm.integrations.vllm import warmup  # noqa: PLC0415 - in workers only, and not before they warm up
         except Exception as exc:  # noqa: BLE001 - half an installation of ours is no reason not to start
-            complain(f"no warm-up: {type(exc).__name__}: {exc}")
+            not_active(f"{type(exc).__name__}: {exc}")
             return original(self, *args, **kwargs)
         watch = warmup.warm_worker(self)
         result = original(self, *args, **kwargs)

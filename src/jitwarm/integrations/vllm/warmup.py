@@ -6,19 +6,21 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from jitwarm import readiness
 from jitwarm.contract.backend import Seen
 from jitwarm.contract.config import LiveObjects, WarmupConfig
 from jitwarm.engine.plan import Plan
 from jitwarm.engine.report import Report
-from jitwarm.environment import CACHE_VARIABLES, default_root
+from jitwarm.environment import CACHE_VARIABLES, LINEAGE, default_root
 from jitwarm.errors import JitwarmError, WarmupFailedError, text_of
 from jitwarm.integrations.vllm import REGISTERED, adoption, complain
 from jitwarm.integrations.vllm.reporting import Reporter, complaints
 from jitwarm.monitor import Monitor
+from jitwarm.observers import observers
 from jitwarm.patches import Patch
 from jitwarm.session import Session
 from jitwarm.settings import Asked, read_leniently
@@ -112,6 +114,7 @@ def warm_worker(worker: Any) -> Watch:
         asked = _asked(worker.vllm_config)
         is_strict = asked.settings.policy == "strict"
         if asked.settings.disable == ("*",):
+            _tell_probes(worker, "switched off")
             return Watch()
         _disarm()
         with _lenient_monitor():
@@ -123,7 +126,17 @@ def warm_worker(worker: Any) -> Watch:
         if is_strict:
             raise WarmupFailedError(f"jitwarm: no warm-up: {told}", "JITWARM_POLICY is strict") from exc
         complain(f"no warm-up: {told}")  # whatever fails here, the engine starts
+        _tell_probes(worker, told)
         return Watch()
+
+
+def _tell_probes(worker: Any, why: str) -> None:
+    """There is no warm-up here: whoever waits for its end, by the ready file, must not wait for ever."""
+    with suppress(Exception):
+        asked, _ = read_leniently(_additional_config(worker.vllm_config))
+        if asked.settings.ready_file:
+            file = Path(asked.settings.ready_file).expanduser()
+            readiness.give_up(file, why, worker.rank, _n_ranks_on_node(worker.vllm_config))
 
 
 def _asked(vllm_config: Any) -> Asked:
@@ -142,7 +155,7 @@ def _warm(worker: Any, asked: Asked) -> tuple[Session, Monitor]:
     reporter = Reporter(worker, is_verbose=settings.verbose)
     session = Session(
         dataclasses.replace(asked, config=config, settings=dataclasses.replace(settings, run_id=run_id)),
-        listeners=[reporter],
+        listeners=[reporter, *observers(settings, worker.rank, _n_ranks_on_node(worker.vllm_config), complain)],
         prepare_thread=_device_chooser(worker),
         rank=worker.rank,
         n_ranks=_n_ranks_on_node(worker.vllm_config),
@@ -159,7 +172,9 @@ def _warm(worker: Any, asked: Asked) -> tuple[Session, Monitor]:
 
 
 def _run(worker: Any, session: Session) -> Plan:
-    session.log.emit("registered", **{f"at_{name}": value for name, value in REGISTERED.items()})
+    session.log.emit(
+        "registered", lineage=os.environ.get(LINEAGE, ""), **{f"at_{name}": value for name, value in REGISTERED.items()}
+    )
     adopts = adoption.adopted(worker, session.registry) if session.asked.settings.adopt else nullcontext()
     with LiveObjects(worker.get_model(), getattr(worker, "model_runner", None)), adopts:
         with _phase(session, "plan"):
