@@ -68,7 +68,7 @@ def test_one_and_true_are_two_values():
     [
         (range(1, 65), 100, "block 100 is outside [1, 64]", "block=IntRange(1, 101) in"),
         (range(16, 65, 16), 80, "block 80 is outside [16, 64] by 16", "block=IntRange(16, 81, 16) in"),
-        (range(16, 65, 16), 8, "block 8 is outside [16, 64] by 16", "block=IntRange(8, 65) in"),
+        (range(16, 65, 16), 8, "block 8 is outside [16, 64] by 16", "block=IntRange(8, 65, 8) in"),
         ((16, 32), 64, "block 64 is outside {16, 32}", "block=Choices(16, 32, 64) in"),
         (("a",), True, "block True is outside {a}", "block=Choices('a', True) in"),
     ],

@@ -22,7 +22,7 @@ def test_what_compiles_while_serving_is_recorded_learned_and_gone_at_the_next_st
     by_key, by_function = first.all("unexpected_compile")
     assert (by_key["kernel"], by_key["rank"]) == ("alpha:Scale", 0)
     assert by_key["differences"] == ["n 24 is outside [16, 128] by 16"]
-    assert by_key["line"].startswith("n=IntRange(16, 129) in get_warmup_keys of Scale")
+    assert by_key["line"].startswith("n=IntRange(16, 129, 8) in get_warmup_keys of Scale")
     assert "engine_worker.py" in by_key["site"]
     assert (by_function["kernel"], by_function["differences"]) == ("alpha:Scale", ["BLOCK: 64 -> 256"])
     assert sum("compiled after the start" in line for line in first.lines) == 2

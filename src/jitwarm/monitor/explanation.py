@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,10 +167,9 @@ def _widened(kernel: ExpectedKernel, inputs: Mapping[str, Any]) -> str:
 
 def _widened_space(values: Sequence[Any], value: Any) -> str:
     if isinstance(values, range) and isinstance(value, int):
-        fits = values.step != 1 and (value - values.start) % values.step == 0
-        return (
-            f"IntRange({min(values.start, value)}, {max(values.stop, value + 1)}{f', {values.step}' if fits else ''})"
-        )
+        step = math.gcd(values.step, value - values.start)
+        start, stop = min(values.start, value), max(values.stop, value + 1)
+        return f"IntRange({start}, {stop}{f', {step}' if step != 1 else ''})"
     return f"Choices({', '.join(repr(v) for v in [*values, value])})"
 
 
