@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jitwarm.errors import NoDeviceError
     from jitwarm.testing.checklist import Check, CheckList, Status
     from jitwarm.testing.compiles import Compile, no_cold_compiles
     from jitwarm.testing.fault import Fault
@@ -21,17 +22,18 @@ if TYPE_CHECKING:
     from jitwarm.testing.plugin_check import PluginCheck, check_plugin, plugin_checks
 
 _HOME = {
-    "FAULTS": "faults",
-    "Check": "checklist",
-    "CheckList": "checklist",
-    "Compile": "compiles",
-    "Fault": "fault",
-    "FaultyKernel": "kernel",
-    "PluginCheck": "plugin_check",
-    "Status": "checklist",
-    "check_plugin": "plugin_check",
-    "no_cold_compiles": "compiles",
-    "plugin_checks": "plugin_check",
+    "FAULTS": "testing.faults",
+    "Check": "testing.checklist",
+    "CheckList": "testing.checklist",
+    "Compile": "testing.compiles",
+    "Fault": "testing.fault",
+    "FaultyKernel": "testing.kernel",
+    "NoDeviceError": "errors",
+    "PluginCheck": "testing.plugin_check",
+    "Status": "testing.checklist",
+    "check_plugin": "testing.plugin_check",
+    "no_cold_compiles": "testing.compiles",
+    "plugin_checks": "testing.plugin_check",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "Compile",
     "Fault",
     "FaultyKernel",
+    "NoDeviceError",
     "PluginCheck",
     "Status",
     "check_plugin",
@@ -53,7 +56,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = globals()[name] = getattr(importlib.import_module(f"jitwarm.{_HOME[name]}"), name)
     return value
 
 
