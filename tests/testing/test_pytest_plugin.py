@@ -329,3 +329,12 @@ def test_without_the_plugin_neither_option_nor_marker_is_there(tests):
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result = tests("@pytest.mark.no_cold_compiles\ndef test_it():\n    pass\n", "-p", "no:jitwarm", "--strict-markers")
     result.stdout.fnmatch_lines(["*'no_cold_compiles' not found in `markers`*"])
+
+
+def test_pytest_does_not_mind_that_jitwarm_was_imported_before_it(tests, pytester):
+    """A plugin's whole package is marked for the rewriting of assertions, and pytest warns where that comes too late."""
+    info = pytester.path / "site" / "jitwarm_as_installed-1.dist-info"
+    info.joinpath("RECORD").write_text("jitwarm/__init__.py,,\njitwarm/testing/pytest_plugin.py,,\n")
+    pytester.makepyfile(test_it="def test_it():\n    pass\n")
+    main = "import sys, jitwarm, pytest; sys.exit(pytest.main(['-W', 'error', '-p', 'no:cacheprovider', 'test_it.py']))"
+    assert pytester.run(sys.executable, "-c", main).ret == 0
