@@ -7,6 +7,8 @@ switched it off (Triton has no CPU backend), and with it the monitor's Triton ho
 
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from jitwarm.errors import NoDeviceError
+
 
 class MonitoredCPUWorker(CPUWorker):
     def compile_or_warm_up_model(self):
@@ -26,6 +28,19 @@ class MonitoredCPUWorker(CPUWorker):
         return _attempt(
             lambda: alpha_kernels.scale.warmup(x, out, 64, 2.0, BLOCK=block, num_warps=4, num_stages=3, grid=(1,))
         )
+
+    def launch_scale(self, n):
+        """A launch through the kernel object of the package `alpha`, up to the driver that is not here."""
+        import alpha_kernels
+        import torch
+
+        x, out = torch.empty(128), torch.empty(128)
+        try:
+            alpha_kernels.Scale()(x, out, n, 2.0, grid=(1,), n=n, dtype="float32")
+        except NoDeviceError:
+            return "launched"
+        except RuntimeError as exc:
+            return f"raised: {str(exc).split()[0].lower()}"
 
     def use_cutedsl(self, n):
         from jitwarm_example.silu_and_mul import SILU_AND_MUL

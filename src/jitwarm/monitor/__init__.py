@@ -15,6 +15,7 @@ from jitwarm.contract.target import Target
 from jitwarm.errors import UnexpectedCompileError, text_of
 from jitwarm.monitor.expected import ExpectedKernel, ExpectedKey
 from jitwarm.monitor.explanation import Explanation, described, explain
+from jitwarm.monitor.libraries import watch_libraries
 from jitwarm.monitor.stack import asked_key, call_site
 
 MODES = ("off", "warn", "error", "record")
@@ -67,6 +68,7 @@ class Monitor(AbstractContextManager["Monitor"]):
             except Exception as exc:  # noqa: BLE001 - a version that cannot be watched must be usable all the same
                 self._emit("monitor_blind", backend=backend.name, error=text_of(exc))
         if self.mode != "off":
+            self._stack.enter_context(watch_libraries(self._see))
             self._emit("monitor_armed", by="jitwarm", mode=self.mode)
             self._uses.begin()
         return self
@@ -126,7 +128,9 @@ class Monitor(AbstractContextManager["Monitor"]):
         }
 
     def _explain(self, seen: Seen) -> Explanation:
-        backend = next(backend for backend in self._backends if backend.name == seen.backend)
+        backend = next((backend for backend in self._backends if backend.name == seen.backend), None)
+        if backend is None:
+            return explain(seen, None, None, lambda _: {})
         named = [
             kernel
             for kernel in self._expected

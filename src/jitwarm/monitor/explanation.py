@@ -13,6 +13,17 @@ from jitwarm.errors import JitwarmError
 from jitwarm.monitor.expected import ExpectedKernel, ExpectedKey
 from jitwarm.monitor.stack import Asked
 
+# Compilers that have no kernels of ours: why they compiled, and whose warm-up it is.
+_ELSEWHERE = {
+    "inductor": (
+        "torch.compile compiled a graph",
+        "let the engine's own profile run meet this shape, or mark it dynamic",
+    ),
+    "flashinfer": (
+        "FlashInfer built a module",
+        "install flashinfer-jit-cache, or build the module when the image is made",
+    ),
+}
 Specialization = Callable[[Any], Mapping[str, str]]
 
 
@@ -63,6 +74,9 @@ def explain(
 
 
 def _undeclared(seen: Seen) -> Explanation:
+    if seen.backend in _ELSEWHERE:
+        why, line = _ELSEWHERE[seen.backend]
+        return Explanation(label=described(seen.specialization), why=why, line=line)
     declare = f"declare a kernel for {seen.function} in a plugin, or record it and run `jitwarm learn`"
     return Explanation(label=described(seen.specialization), why="kernel not declared by any plugin", line=declare)
 

@@ -17,6 +17,8 @@ _INSIDE = (
     "tilelang",
     "tvm",
     "tvm_ffi",
+    "torch",
+    "flashinfer",
     "contextlib",
     "functools",
     "concurrent",
@@ -51,23 +53,33 @@ def call_site() -> str:
 def asked_key(records: Iterable[RegisteredKernel]) -> Asked | None:
     """The key that is being launched, of one of these kernels: the innermost value of its key class on the stack.
 
-    Keys of different classes do not meet: a frame's value counts for the kernel whose `CompileKey` it is.
+    Where kernels share a key class, the one counts whose method is on the stack as well, else the first.
     """
-    by_type = {record.kernel.CompileKey: record for record in records}
-    found = None
+    known = list(records)
+    key: Any = None
+    kin: list[RegisteredKernel] = []
     for frame in _frames():
         values = frame.f_locals
-        if found is None:
-            found = next(
-                (Asked(by_type[type(value)], value) for value in values.values() if type(value) in by_type), None
-            )
-        if (
-            found is not None
-            and values.get("self") is found.record.kernel
-            and isinstance(values.get("inputs"), Mapping)
-        ):
-            return Asked(found.record, found.key, dict(values["inputs"]))
-    return found
+        if not kin:
+            key, kin = _key_among(values.values(), known)
+        if owner := _owner(kin, values.get("self")):
+            kin, inputs = [owner], values.get("inputs")  # of `CallableKernel.__call__`
+            if isinstance(inputs, Mapping):
+                return Asked(owner, key, dict(inputs))
+    return Asked(kin[0], key) if kin else None
+
+
+def _key_among(values: Iterable[Any], records: Iterable[RegisteredKernel]) -> tuple[Any, list[RegisteredKernel]]:
+    for value in values:
+        if kin := [record for record in records if record.kernel.CompileKey is type(value)]:
+            return value, kin
+    return None, []
+
+
+def _owner(kin: list[RegisteredKernel], obj: Any) -> RegisteredKernel | None:
+    same = (record for record in kin if record.kernel is obj)
+    alike = (record for record in kin if type(record.kernel) is type(obj))
+    return next(same, None) or next(alike, None)
 
 
 def _frames() -> Iterator[FrameType]:

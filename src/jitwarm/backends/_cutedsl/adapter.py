@@ -10,11 +10,11 @@ from typing import Any
 from jitwarm.backends._cutedsl import exchange, internals
 from jitwarm.backends._cutedsl.kernel import CuteKernel
 from jitwarm.backends._cutedsl.watching import function_path, watching
-from jitwarm.backends.imports import when_imported
 from jitwarm.backends.packages import installed_version, missing_package
 from jitwarm.contract.backend import Backend, CompileCount, Seen
 from jitwarm.contract.target import Target, Toolchain
 from jitwarm.environment import CACHE_VARIABLES
+from jitwarm.patches import when_imported
 
 _FIRST_OFFLINE = (4, 5, 3)
 _MIN_ARCH = 80

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jitwarm.backends.patches import Patch
 from jitwarm.contract.backend import Seen
+from jitwarm.patches import Patch
 
 _MAX_TEXT = 80
 

@@ -13,11 +13,11 @@ from typing import Any
 from jitwarm.backends._tilelang import internals
 from jitwarm.backends._tilelang.kernel import TileLangKernel
 from jitwarm.backends._tilelang.watching import watching
-from jitwarm.backends.imports import when_imported
 from jitwarm.backends.packages import installed_version, missing_package
 from jitwarm.contract.backend import Backend, CompileCount, Finding, Seen
 from jitwarm.contract.target import Target, Toolchain
 from jitwarm.environment import CACHE_VARIABLES
+from jitwarm.patches import when_imported
 
 _PIP = "pip install 'nvidia-cuda-nvcc>=13' nvidia-cuda-cccl nvidia-cuda-crt nvidia-cuda-runtime nvidia-nvvm"
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from jitwarm.backends.patches import Patch
 from jitwarm.contract.backend import Seen
+from jitwarm.patches import Patch
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -11,12 +11,12 @@ from typing import Any
 from jitwarm.backends._triton import internals, watching
 from jitwarm.backends._triton.kernel import TritonKernel
 from jitwarm.backends._triton.replay import LearnedFunctions
-from jitwarm.backends.imports import when_imported
 from jitwarm.backends.packages import installed_version, missing_package
 from jitwarm.contract.backend import Backend, CompileCount, Finding, Seen
 from jitwarm.contract.target import Target, Toolchain
 from jitwarm.environment import CACHE_VARIABLES
 from jitwarm.errors import UnsupportedTargetError
+from jitwarm.patches import when_imported
 
 
 class TritonBackend(Backend):

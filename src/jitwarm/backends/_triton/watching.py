@@ -8,8 +8,8 @@ from types import FrameType
 from typing import Any
 
 from jitwarm.backends._triton import internals
-from jitwarm.backends.patches import Patch
 from jitwarm.contract.backend import Seen
+from jitwarm.patches import Patch
 
 See = Callable[[Seen], None]
 _OPTIONS = ("num_warps", "num_ctas", "num_stages", "maxnreg")
