@@ -5,6 +5,7 @@ import os
 import sys
 import unittest
 
+import check_table
 import kits
 import pytest
 from bench_plugin import Kernel
@@ -351,7 +352,7 @@ def test_keys_by_hand_beside_traced_ones_are_a_warning(wrong):
     check = found["dispatch_is_traced_exactly"]
     assert (check.status.value, check.detail) == (
         "warned",
-        "of wrong:copy: 1 keys beside the traced ones no input is known that reaches them",
+        "no input is known that reaches 1 key of wrong:copy, beside the traced ones",
     )
     assert found.is_sound
     with pytest.raises(PluginCheckError, match="dispatch_is_traced_exactly"):
@@ -435,3 +436,7 @@ def test_the_checks_one_by_one_are_made_once_and_not_before_they_are_asked_for(w
     (tmp_path / "site" / "wrong.py").unlink()  # what is asked now is not looked at again
     with pytest.raises(unittest.SkipTest, match="left out, as asked"):
         checks[-1].require()
+
+
+def test_the_table_of_the_page_is_up_to_date():
+    assert check_table.table() in check_table.PAGE.read_text(), "python tests/support/check_table.py writes it"

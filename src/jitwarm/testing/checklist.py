@@ -120,3 +120,8 @@ def first_few(texts: Sequence[str], n: int = 5) -> str:
     """The first of several findings, one line each, and how many more there are."""
     more = [f"and {len(texts) - n} more"] if len(texts) > n else []
     return "\n".join([*texts[:n], *more])
+
+
+def counted(n: int, what: str) -> str:
+    """`1 key`, `2 keys`."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

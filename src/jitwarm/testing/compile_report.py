@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from jitwarm.testing.checklist import counted
 from jitwarm.testing.compiles import Compile, watched_compiles
 
 _ATTRIBUTE = "jitwarm_compiles"
@@ -68,7 +69,7 @@ class CompileReport:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """A short section."""
         found = document(self._compiles)
-        title = f"jitwarm: {found['n_compiles']} compiles, {found['seconds']:.1f} s"
+        title = f"jitwarm: {counted(found['n_compiles'], 'compile')}, {found['seconds']:.1f} s"
         terminalreporter.section(title)
         for line in lines(found):
             terminalreporter.write_line(line)
@@ -92,7 +93,7 @@ def document(compiles: Iterable[dict[str, Any]]) -> dict[str, Any]:
             "function": function,
             "n_compiles": sum(c["what"] != "reload" for c in own),
             "n_reloads": sum(c["what"] == "reload" for c in own),
-            "seconds": _seconds(own),
+            "seconds": _seconds(c for c in own if c["what"] != "reload"),
             "tests": sorted({c["test"] for c in own}),
         }
         for (backend, function), own in groups.items()

@@ -1,7 +1,7 @@
 """`no_cold_compiles`: nothing compiles while it is entered, or it fails and says what did.
 
-Listens where the monitor does, at the built-in backends, in every thread of this process. What jitwarm itself compiles at that
-time, to warm a key, is no cold compile. Compilers are not imported here.
+Listens where the monitor does: at the built-in backends, at torch.compile and at FlashInfer's JIT, in every thread of this
+process. What jitwarm itself compiles at that time, to warm a key, is no cold compile. Compilers are not imported here.
 """
 
 import fnmatch
@@ -13,8 +13,10 @@ from typing import Any, Self
 
 from jitwarm.contract.backend import Seen, is_compiling
 from jitwarm.errors import ColdCompileError
+from jitwarm.monitor.libraries import watch_libraries
 from jitwarm.monitor.stack import call_site
 from jitwarm.registry import Registry
+from jitwarm.testing.checklist import counted
 
 _COMPILES = ("compile", "tuning")
 _VERBS = {
@@ -77,8 +79,12 @@ class ColdCompiles(AbstractContextManager["ColdCompiles"]):
         self._lock = threading.Lock()
         self._stack = ExitStack()
 
+    def watching(self) -> AbstractContextManager[None]:
+        """While entered, note what compiles; raise nothing."""
+        return watched_compiles(self._see)
+
     def __enter__(self) -> Self:
-        self._stack.enter_context(watched_compiles(self._see))
+        self._stack.enter_context(self.watching())
         return self
 
     def __exit__(self, kind: object, *exc: object) -> None:
@@ -100,8 +106,7 @@ class ColdCompiles(AbstractContextManager["ColdCompiles"]):
 
     def text(self) -> str:
         """What counts, for people."""
-        n = len(self.compiles)
-        return "\n".join([f"{n} cold {'compile' if n == 1 else 'compiles'}", *map(str, self.compiles)])
+        return "\n".join([counted(len(self.compiles), "cold compile"), *map(str, self.compiles)])
 
     def hint(self) -> str:
         """What to do about it."""
@@ -156,4 +161,5 @@ def watched_compiles(see: Callable[[Compile], None]) -> Iterator[None]:
     with ExitStack() as stack:
         for backend in registry.backends:
             stack.enter_context(backend.watch(note))
+        stack.enter_context(watch_libraries(note))
         yield

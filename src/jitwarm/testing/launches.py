@@ -10,11 +10,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from jitwarm.backends.imports import when_imported
-from jitwarm.backends.patches import Patch
 from jitwarm.errors import NoDeviceError
-
-_PASSED_THROUGH = frozenset({"cutlass", "jitwarm", "tilelang", "torch", "triton", "tvm_ffi"})
+from jitwarm.monitor.stack import call_site
+from jitwarm.patches import Patch, when_imported
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def _refusing(
         what = name_of(self, **kwargs)
         if not what:
             return original(self, *args, **kwargs)
-        see(Touch("launch", what, _site()))
+        see(Touch("launch", what, call_site()))
         raise NoDeviceError(f"{what} was launched while keys are made", "compile only: launch nothing")
 
     return refuse
@@ -71,21 +69,13 @@ def _refusing(
 def _told(see: Callable[[Touch], None]) -> Iterator[None]:
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def tell(*args: Any, **kwargs: Any) -> Any:
-            see(Touch("cuda", "torch's CUDA", _site()))
+            see(Touch("cuda", "torch's CUDA", call_site()))
             return original(*args, **kwargs)
 
         return tell
 
     with Patch(sys.modules["torch.cuda"], "_lazy_init", wrap):
         yield
-
-
-def _site() -> str:
-    """Of whoever asked, and not of torch, which asks itself on the author's behalf."""
-    frame = sys._getframe(1)  # noqa: SLF001 - there is no other way to see who called
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED_THROUGH:
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
 
 
 def _of_triton(function: Any, *, warmup: bool = False, **_: Any) -> str:

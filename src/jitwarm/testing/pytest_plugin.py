@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         nargs="?",
         const="",
         metavar="FILE",
-        help="list what Triton, CuTeDSL and TileLang compiled, and in which tests; with =FILE also as JSON",
+        help="list which kernels were compiled, and in which tests; with =FILE also as JSON",
     )
 
 
@@ -37,8 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker; where a report is asked for, begin to watch."""
     config.addinivalue_line(
         "markers",
-        "no_cold_compiles(allow=(), allow_reloads=False): the test fails if Triton, CuTeDSL or TileLang compiles while it "
-        "runs; `allow` are globs over module:qualname of functions that may",
+        "no_cold_compiles(allow=(), allow_reloads=False): the test fails if a kernel compiles while it runs; "
+        "`allow` are globs over module:qualname of functions that may",
     )
     file = config.getoption("--jitwarm-report")
     if file is not None:
@@ -64,16 +64,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         return (yield)
     watch = item.stash.setdefault(_WATCH, _watch_of(item))
     try:
-        from jitwarm.errors import ColdCompileError
-
-        with watch:
+        with watch.watching():
             answer = yield
-    except ColdCompileError as exc:
-        pytest.fail(str(exc), pytrace=False)
     except BaseException:
         if watch.compiles:
             item.add_report_section("call", "jitwarm", watch.text())
         raise
+    if watch.compiles:
+        pytest.fail(f"{watch.text()}\n  hint: {watch.hint()}", pytrace=False)
     return answer
 
 

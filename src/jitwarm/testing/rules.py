@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from jitwarm.contract.kernel import Outcome
-from jitwarm.testing.checklist import Check, Status, first_few
+from jitwarm.testing.checklist import Check, Status, counted, first_few
 from jitwarm.testing.facts import Built, BuiltKey, KernelFacts, Look
 
 T = TypeVar("T")
@@ -142,7 +142,7 @@ def discovery_starts_no_thread(facts: Facts) -> Verdict:
         hint = "start threads when a kernel is first launched; until then each compile process imports the plugin anew"
         return Verdict(Status.FAILED, f"it starts {', '.join(look.threads)}", hint)
     if look.n_native_threads:
-        detail = f"{look.n_native_threads} threads come with a library that it imports"
+        detail = f"{counted(look.n_native_threads, 'thread')} of a library that it imports"
         hint = "import that library inside functions; until then each compile process imports the plugin anew"
         return Verdict(Status.WARNED, detail, hint)
     return _passed()
@@ -163,7 +163,11 @@ def lists_keys(facts: Facts) -> Verdict:
     hint = "get_warmup_keys must answer for every configuration; `[]` is an answer"
     if failed or n_keys:
         empty = [f"{kernel.id} has 0 keys" for kernel in look.kernels if not kernel.keys and not kernel.problem]
-        return _none(failed, hint, first_few([f"{n_keys} keys of {len(look.kernels)} kernels", *empty, *unknown]))
+        return _none(
+            failed,
+            hint,
+            first_few([f"{counted(n_keys, 'key')} of {counted(len(look.kernels), 'kernel')}", *empty, *unknown]),
+        )
     if unknown:
         raise UnknownError(first_few(unknown))
     what = "no kernel of it has a key for this configuration" if look.kernels else "it yields no kernel"
@@ -194,17 +198,31 @@ def listing_is_repeatable(facts: Facts) -> Verdict:
 
 @a_rule
 def keys_are_stable(facts: Facts) -> Verdict:
-    """Another process, with another PYTHONHASHSEED, lists the same keys in the same order."""
-    there = {kernel.id: kernel.keys for kernel in facts.look(1).kernels}
-    hint = "sort what comes out of a set; leave addresses, process ids and times out of keys"
-    return _none(_of_each(facts.kernels, lambda k: _differences(k.keys, there.get(k.id, []), "another process")), hint)
+    """Other processes, each with another PYTHONHASHSEED, list the same keys in the same order."""
+    mine = {kernel.id: kernel.keys for kernel in facts.kernels}
+    others = [{kernel.id: kernel.keys for kernel in facts.look(1).kernels}]
+    for run in facts.runs:
+        listed = {} if isinstance(run, str) else {id_: _listed(run, id_) for id_ in mine}
+        # What an adapter has made several keys of, one for each configuration, is another list.
+        others.append({id_: keys for id_, keys in listed.items() if set(keys) == set(mine[id_])})
+    wrong = {
+        f"{id_}: {finding}": None
+        for other in others
+        for id_, keys in other.items()
+        for finding in _differences(mine[id_], keys, "another process")
+    }
+    return _none(list(wrong), "sort what comes out of a set; leave addresses, process ids and times out of keys")
+
+
+def _listed(run: Built, kernel_id: str) -> list[str]:
+    return [key.key for key in run.keys if key.kernel == kernel_id and key.key]
 
 
 def _differences(keys: Sequence[str], others: Sequence[str], who: str) -> Iterator[str]:
     if set(keys) != set(others):
         odd = [f"only the first: {text}" for text in keys if text not in others]
         odd += [f"only {who}: {text}" for text in others if text not in keys]
-        yield f"{who} lists {len(others)} keys, and {len(odd)} are not of both\n{first_few(odd)}"
+        yield f"{who} lists {counted(len(others), 'key')}, and {len(odd)} are not of both\n{first_few(odd)}"
     elif list(keys) != list(others):
         n, (a, b) = next((n, pair) for n, pair in enumerate(zip(keys, others, strict=True)) if pair[0] != pair[1])
         yield f"{who} lists the same keys in another order; number {n} is {a}, and then {b}"
@@ -219,14 +237,18 @@ def dispatch_is_traced_exactly(facts: Facts) -> Verdict:
     n_traced, n_by_hand = sum(k.n_traced for k in kernels), sum(k.n_by_hand for k in kernels)
     if not n_traced:
         raise UnknownError("keys are listed by hand: nothing says which inputs they are for")
-    mixed = [f"{k.id}: {k.n_by_hand} keys beside the traced ones" for k in kernels if k.n_traced and k.n_by_hand]
+    mixed = [
+        f"{counted(k.n_by_hand, 'key')} of {k.id}, beside the traced ones"
+        for k in kernels
+        if k.n_traced and k.n_by_hand
+    ]
     if mixed:
         return Verdict(
             Status.WARNED,
-            first_few([f"of {detail} no input is known that reaches them" for detail in mixed]),
+            first_few([f"no input is known that reaches {detail}" for detail in mixed]),
             "widen the traced domain until it reaches them, or drop them",
         )
-    return _passed(f"{n_traced} keys" + (f"; {n_by_hand} more are listed by hand" if n_by_hand else ""))
+    return _passed(counted(n_traced, "key") + (f"; {n_by_hand} more by hand" if n_by_hand else ""))
 
 
 @a_rule
@@ -256,7 +278,7 @@ def every_key_compiles(facts: Facts) -> Verdict:
     local = [f"{kernel} is compiled in the process that asks: {why}" for kernel, why in run.local.items()]
     if local or run.unavailable:
         return Verdict(Status.WARNED, first_few([*local, *filter(None, [run.unavailable])]))
-    return _passed(f"{n_warm} keys{more}")
+    return _passed(f"{counted(n_warm, 'key')}{more}")
 
 
 @a_rule
