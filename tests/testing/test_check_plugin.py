@@ -396,6 +396,14 @@ def test_a_module_that_is_not_installed_can_be_checked(tmp_path, monkeypatch):
     assert found["every_key_compiles"].detail == "4 keys"
 
 
+def test_another_plugins_backend_is_there_where_it_is_needed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    kits.install(tmp_path, "benches", "from bench_plugin import jitwarm_backends\n")
+    kits.install(tmp_path, "copies", "from bench_plugin import Kernel, yields\njitwarm_kernels = yields(Kernel())\n")
+    assert check_plugin("copies", needs=["benches"]).is_sound
+    assert not check_plugin("copies").is_sound
+
+
 def test_what_no_other_process_can_import_is_refused():
     with pytest.raises(UsageError, match="cannot be imported in another process"):
         check_plugin(Kernel())
