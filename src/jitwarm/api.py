@@ -1,10 +1,14 @@
 """The whole job in one call, for servers other than vLLM and for build scripts."""
 
+import atexit
+import dataclasses
+import logging
 import os
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import Outcome
@@ -12,8 +16,13 @@ from jitwarm.contract.target import Target
 from jitwarm.engine.processes import BLIND
 from jitwarm.engine.report import Report
 from jitwarm.errors import WarmupFailedError
+from jitwarm.monitor import sentence
 from jitwarm.session import Session
 from jitwarm.settings import Asked, read, read_config
+
+# What goes on after `warm`, until this process ends or warms up again.
+_WATCHED = ExitStack()
+atexit.register(_WATCHED.close)
 
 
 def warm(
@@ -22,6 +31,7 @@ def warm(
     target: str | None = None,
     kernels: str = "*",
     strict: bool = False,
+    monitor: Literal["off", "warn", "error", "record"] = "off",
 ) -> Report:
     """Make every key that `config` can reach warm in this process: the whole job, for servers other than vLLM.
 
@@ -30,6 +40,9 @@ def warm(
         target: e.g. `"cuda:90"`; None takes `JITWARM_TARGET`, else this process's GPU.
         kernels: Glob over kernel ids.
         strict: Raise if anything is not warm at the end.
+        monitor: What happens from then on, for the rest of this process, when something compiles all the same: `"warn"` logs it
+            with the reason (logger `jitwarm`), `"error"` also makes the launch raise, `"record"` also writes it down for
+            `jitwarm learn`, `"off"` nothing.
 
     Returns:
         The report. One key's failure is a row in it.
@@ -41,8 +54,10 @@ def warm(
 
     Side effects: compiles; writes the store; sets the compilers' cache variables in `os.environ` where they are unset.
     """
-    session = Session(_asked(config), Target.parse(target) if target else None)
-    return _complete(session, kernels, strict=strict)
+    asked = _asked(config)
+    asked = dataclasses.replace(asked, settings=dataclasses.replace(asked.settings, monitor=monitor))
+    session = Session(asked, Target.parse(target) if target else None, listeners=[_log])
+    return _complete(session, kernels, strict=strict, is_watched=monitor != "off")
 
 
 def bake(
@@ -87,15 +102,25 @@ def _asked(config: WarmupConfig | Mapping[str, Any] | None) -> Asked:
     return Asked(values, found.settings, found.learned)
 
 
-def _complete(session: Session, kernels: str, *, strict: bool) -> Report:
-    """One whole run."""
-    try:
-        report = session.run(session.plan(kernels, will_run=True))
-    finally:
-        session.finish()
-    if strict and not report.is_complete(strict=True):
-        raise WarmupFailedError("not everything is warm", failures(report))
+def _complete(session: Session, kernels: str, *, strict: bool, is_watched: bool = False) -> Report:
+    """One whole run, and the monitor after it."""
+    with ExitStack() as stack:
+        stack.callback(session.finish)
+        plan = session.plan(kernels, will_run=True)
+        report = session.run(plan)
+        if strict and not report.is_complete(strict=True):
+            raise WarmupFailedError("not everything is warm", failures(report))
+        if is_watched:
+            _WATCHED.close()
+            stack.enter_context(session.monitor(plan))
+            _WATCHED.push(stack.pop_all())
     return report
+
+
+def _log(event: Mapping[str, Any]) -> None:
+    """One warning for each compile after the start."""
+    if event["event"] == "unexpected_compile":
+        logging.getLogger("jitwarm").warning("%s; at %s; %s", sentence(event), event["site"], event["line"])
 
 
 def failures(report: Report) -> str:

@@ -27,7 +27,7 @@ from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.engine import wire
 from jitwarm.engine.compiler import BuiltinPolicy
-from jitwarm.engine.descendants import adopt_orphans, end_children
+from jitwarm.engine.descendants import adopt_orphans, die_with_parent, end_children
 from jitwarm.engine.hosts import INSTALL, require_same
 from jitwarm.engine.jobs import Answer, Job
 from jitwarm.engine.plan import describe_error, outcome_of
@@ -96,23 +96,25 @@ class _Mother:
 
     def _fork_template(self, control: int, setup: dict[str, Any]) -> int:
         """In this process's group, so that whoever ends that ends the template."""
-        pid = os.fork()
+        me, pid = os.getpid(), os.fork()
         if pid == 0:
+            die_with_parent(me)
             self._control.close()
             _be_template(socket.socket(fileno=control), Job.from_json(setup))
         os.close(control)
         return pid
 
     def _end_template(self, name: int) -> None:
-        """Its workers are given to this process, and end when their sockets are closed."""
+        """Its workers end with it."""
         pid = self._templates.pop(name)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
     def _fork(self, jobs: int, output: int, memory_bytes: int | None, nice: int) -> int:
-        pid = os.fork()
+        me, pid = os.getpid(), os.fork()
         if pid == 0:
+            die_with_parent(me)
             self._control.close()
             _limit(memory_bytes, nice)
             _work(jobs, output)

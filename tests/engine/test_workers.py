@@ -216,6 +216,19 @@ def test_a_mother_that_is_killed_is_replaced(build):
     assert notes()[-1]["mother"] != mother
 
 
+def test_a_worker_that_hangs_ends_with_its_mother_though_nobody_is_left_to_end_it(build):
+    """As where the server and the mother are killed in one go: a compile that hangs watches nothing by itself."""
+    build("builds")
+    (first,) = notes()
+    thread = threading.Thread(target=pytest.raises, args=(WorkerDiedError, build, "sleeps"))
+    thread.start()
+    wait_until(lambda: any(noted["does"] == "sleeps" for noted in notes()), "the compile hangs")
+    os.kill(first["mother"], signal.SIGKILL)
+    wait_until(lambda: not is_running(first["pid"]), "its process is gone")
+    thread.join(LONG_S)
+    assert not thread.is_alive()
+
+
 def test_closing_leaves_no_process_behind(build, workers):
     build("starts a process")
     (first,), (grandchild,) = notes(), started()

@@ -1,7 +1,10 @@
 """torch.compile and FlashInfer, which no adapter owns, are seen when they compile, and not when they run what is compiled."""
 
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +63,7 @@ def test_a_module_that_flashinfer_builds_is_seen(armed, tmp_path, monkeypatch):
         library = tmp_path / f"lib{name}.so"
         subprocess.run(["gcc", "-shared", "-x", "c", "/dev/null", "-o", library], check=True)
     monkeypatch.setenv("LIBRARY_PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # of ninja
     source = tmp_path / "nothing.cc"
     source.write_text('extern "C" int nothing() { return 0; }\n')
     spec = core.gen_jit_spec("nothing", [source])

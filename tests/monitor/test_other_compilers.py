@@ -100,6 +100,7 @@ def test_tilelang_lazy_eager_and_direct_compiles_and_threads(start, attempt):
     assert lazy["function"] == "tilelang_kernels:lazy_add"
     assert (eager["kernel"], eager["function"]) == ("", "tilelang_kernels:eager_add")
     assert (direct["kernel"], direct["function"]) == ("", "?:add")
+    assert direct["why"] == "which kernel it belongs to cannot be seen"
     assert threaded["thread"] == "t"
 
 

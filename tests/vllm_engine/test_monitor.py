@@ -46,6 +46,19 @@ def test_what_compiles_while_serving_is_recorded_learned_and_gone_at_the_next_st
     assert second.outcomes()["triton:learned"] == ["compiled"]
 
 
+def test_what_vllms_monitor_stops_before_it_compiles_is_explained_as_well(start_engine):
+    """In its mode `error` vLLM stops CuTeDSL and TileLang first; the engine is dead, and the log says why."""
+    calls = [["use_cutedsl", [512]], ["use_tilelang", [16, 1024, 256]]]
+    extra = {"extra": {"example": {"intermediate_sizes": [256], "gemm_shapes": [[512, 256]], "hidden_sizes": [256]}}}
+    started = start_engine(
+        calls, {**ARMED, "additional_config": {"jitwarm": extra}}, JITWARM_PLUGINS="example", JITWARM_MONITOR="warn"
+    )
+    assert all(answer.startswith("raised: ") for [answer] in started.answer["calls"])
+    cute, tile = started.all("unexpected_compile")
+    assert (cute["backend"], cute["kernel"]) == ("cutedsl", "example:silu_and_mul")
+    assert (tile["backend"], tile["why"]) == ("tilelang", "which kernel it belongs to cannot be seen")
+
+
 @pytest.mark.parametrize("first", ["ours", "theirs"])
 def test_both_monitors_see_every_compile_whichever_came_first(tmp_path, first):
     done = kits.python(

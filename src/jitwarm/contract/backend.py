@@ -78,7 +78,7 @@ class Seen:
         backend: The backend's name.
         what: `"compile"`, `"tuning"` (configurations were timed), `"reload"` (no compile: it was on disk, yet not in this
             process), or `"module"` (GPU code was loaded at a first launch).
-        function: `module:qualname` of what was compiled.
+        function: `module:qualname` of what was compiled; `?:name` where its module is not known.
         specialization: What it was compiled for: parameter or argument -> text.
         seconds: How long it took.
         handle: The compiler's own function object, by which a backend knows its kernel; None where there is none.

@@ -84,6 +84,11 @@ class Monitor(AbstractContextManager["Monitor"]):
         """Tell which warm keys have been used since; done every minute by itself."""
         self._uses.look()
 
+    def tell(self, seen: Seen) -> None:
+        """Tell a compile that somebody else has seen, and stopped, in the thread in which it was to happen. Never raises."""
+        with suppress(UnexpectedCompileError):
+            self._see(seen)
+
     def _see(self, seen: Seen) -> None:
         """Called by a backend, in the thread that compiles. Raises in mode `error` and nothing else."""
         if is_compiling():

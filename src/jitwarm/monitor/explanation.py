@@ -77,6 +77,12 @@ def _undeclared(seen: Seen) -> Explanation:
     if seen.backend in _ELSEWHERE:
         why, line = _ELSEWHERE[seen.backend]
         return Explanation(label=described(seen.specialization), why=why, line=line)
+    if seen.function.startswith("?:"):
+        return Explanation(
+            label=described(seen.specialization),
+            why="which kernel it belongs to cannot be seen",
+            line="look at the call site",
+        )
     declare = f"declare a kernel for {seen.function} in a plugin, or record it and run `jitwarm learn`"
     return Explanation(label=described(seen.specialization), why="kernel not declared by any plugin", line=declare)
 

@@ -6,10 +6,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from jitwarm.contract.backend import Seen
 from jitwarm.contract.config import LiveObjects, WarmupConfig
 from jitwarm.engine.plan import Plan
 from jitwarm.engine.report import Report
@@ -18,6 +19,7 @@ from jitwarm.errors import JitwarmError, WarmupFailedError, text_of
 from jitwarm.integrations.vllm import REGISTERED, adoption, complain
 from jitwarm.integrations.vllm.reporting import Reporter, complaints
 from jitwarm.monitor import Monitor
+from jitwarm.patches import Patch
 from jitwarm.session import Session
 from jitwarm.settings import Asked, read_leniently
 
@@ -63,17 +65,34 @@ class Watch:
 
 
 # The monitor of this process. A worker that warms up again, in an elastic scale-up, gets another.
-_ARMED: list[Monitor] = []
+_ARMED = ExitStack()
 
 
 def _arm(monitor: Monitor) -> None:
-    _ARMED.append(monitor)
-    monitor.__enter__()
+    _ARMED.enter_context(monitor)
+    if _is_armed():
+        _ARMED.enter_context(_told_of_refusals(monitor))
 
 
 def _disarm() -> None:
-    while _ARMED:
-        _ARMED.pop().__exit__()
+    _ARMED.close()
+
+
+def _told_of_refusals(monitor: Monitor) -> AbstractContextManager[None]:
+    """While entered, ours tells what vLLM's monitor, in mode `error`, stops before it compiles; only Triton compiles first."""
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def handle(*, backend: str, fn_name: str, **kwargs: Any) -> Any:
+            try:
+                return original(backend=backend, fn_name=fn_name, **kwargs)
+            except RuntimeError:
+                if backend.lower() != "triton":
+                    monitor.tell(Seen(backend.lower(), "compile", f"?:{fn_name}"))
+                raise
+
+        return handle
+
+    return Patch(sys.modules[_MONITOR], "_handle_jit_event", wrap)
 
 
 atexit.register(_disarm)
