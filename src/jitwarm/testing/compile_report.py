@@ -66,6 +66,10 @@ class CompileReport:
             except OSError as exc:
                 self._problem = f"{self._file} cannot be written: {exc.strerror}"
 
+    def pytest_unconfigure(self) -> None:
+        """Stop watching, also where the session never began."""
+        self._stack.close()
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """A short section."""
         found = document(self._compiles)

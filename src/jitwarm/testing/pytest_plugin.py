@@ -70,6 +70,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         if watch.compiles:
             item.add_report_section("call", "jitwarm", watch.text())
         raise
+    finally:
+        del item.stash[_WATCH]  # a plugin may run the same item again
     if watch.compiles:
         pytest.fail(f"{watch.text()}\n  hint: {watch.hint()}", pytrace=False)
     return answer
