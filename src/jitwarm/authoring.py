@@ -6,7 +6,7 @@ checked where it is defined, and below the backends.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from jitwarm.contract.config import WarmupConfig
@@ -120,7 +120,7 @@ class Table:
         return identity in self._objects or identity in (self._before or ())
 
     def begin_use(self) -> None:
-        """From now on `is_used` tells which objects are asked for."""
+        """From now on `used` tells which objects are asked for."""
         self._before = {**(self._before or {}), **self._objects}
         self._objects = {}
 
@@ -129,9 +129,9 @@ class Table:
         """Whether anything was asked for since `begin_use`."""
         return self._before is not None and bool(self._objects)
 
-    def is_used(self, key: Any) -> bool | None:
-        """Whether `key` was asked for since `begin_use`; None before that."""
-        return None if self._before is None else key_identity(key) in self._objects
+    def used(self, keys: Sequence[Any]) -> list[bool] | None:
+        """Which of `keys` were asked for since `begin_use`; None before that."""
+        return None if self._before is None else [key_identity(key) in self._objects for key in keys]
 
 
 def _check_dispatch(cls: type) -> None:

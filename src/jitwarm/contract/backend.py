@@ -203,12 +203,15 @@ class Backend:
         return {}
 
     def begin_use(self, kernels: Iterable[Any]) -> None:
-        """From now on tell keys that are used from those that are not; see `is_used`. Costs later uses nothing."""
+        """From now on tell keys that are used from those that are not; see `used`. Costs later uses nothing."""
         del kernels
 
-    def is_used(self, kernel: Any, key: Any) -> bool | None:
-        """Whether a warm key was used since `begin_use`; None where that cannot be seen."""
-        del kernel, key
+    def used(self, kernel: Any, keys: Sequence[Any]) -> list[bool] | None:
+        """Which of these warm keys were used since `begin_use`; None where that cannot be seen.
+
+        Asked again and again while a server serves: the second time for the same keys it must take next to nothing.
+        """
+        del kernel, keys
         return None
 
     def entry_root(self, file: Path) -> Path:

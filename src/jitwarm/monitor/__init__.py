@@ -191,7 +191,7 @@ class _Uses:
             warm = [key for key in kernel.keys if key.is_warm]
             with self._scope(), suppress(Exception):  # what is not seen is said to be unknown
                 backend.begin_use([kernel.record.kernel])
-                if warm and backend.is_used(kernel.record.kernel, warm[0].key) is not None:
+                if backend.used(kernel.record.kernel, [key.key for key in warm]) is not None:
                     seen.add(kernel.record.id)
         if unknown := [kernel.record.id for kernel in self._expected if kernel.record.id not in seen]:
             self._emit("uses_unknown", kernels=unknown)
@@ -211,11 +211,11 @@ class _Uses:
 
     def _look_at(self, backend: Backend, kernel: ExpectedKernel) -> None:
         untold = [key for key in kernel.keys if key.is_warm and key.digest not in self._told]
-        with self._scope():
-            used = [key for key in untold if _is_used(backend, kernel, key)]
-        for key in used:
-            self._told.add(key.digest)
-            self._emit("key_used", kernel=kernel.record.id, digest=key.digest)
+        with self._scope(), suppress(Exception):  # what cannot be seen counts as not used
+            used = backend.used(kernel.record.kernel, [key.key for key in untold]) or []
+            for key in (key for key, is_used in zip(untold, used, strict=False) if is_used):
+                self._told.add(key.digest)
+                self._emit("key_used", kernel=kernel.record.id, digest=key.digest)
 
     def _look_again(self) -> None:
         while not self._ended.wait(_LOOK_S):
@@ -223,10 +223,3 @@ class _Uses:
 
     def _scope(self) -> AbstractContextManager[None]:
         return TargetScope(self._target) if self._target else nullcontext()
-
-
-def _is_used(backend: Backend, kernel: ExpectedKernel, key: ExpectedKey) -> bool:
-    try:
-        return bool(backend.is_used(kernel.record.kernel, key.key))
-    except Exception:  # noqa: BLE001 - a key of which it cannot be seen counts as not used
-        return False

@@ -2,7 +2,7 @@
 
 import platform
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,9 @@ class CuteBackend(Backend):
         for kernel in kernels:
             kernel.begin_use()
 
-    def is_used(self, kernel: CuteKernel, key: Any) -> bool | None:
-        """Whether the callable was taken from the kernel's table."""
-        return kernel.is_used(key)
+    def used(self, kernel: CuteKernel, keys: Sequence[Any]) -> list[bool] | None:
+        """Which of them were taken from the kernel's table."""
+        return kernel.used(keys)
 
 
 def cpu_level() -> str:

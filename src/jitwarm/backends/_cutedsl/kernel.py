@@ -76,9 +76,9 @@ class CuteKernel(CallableKernel):
         """From now on tell keys that are used from those that are not."""
         self._table.begin_use()
 
-    def is_used(self, key: Any) -> bool | None:
-        """Whether `key` was launched since `begin_use`; None before it."""
-        return self._table.is_used(key)
+    def used(self, keys: Sequence[Any]) -> list[bool] | None:
+        """Which of `keys` were launched since `begin_use`; None before it."""
+        return self._table.used(keys)
 
     def is_warm(self, key: Any) -> bool:
         """Whether the callable of `key` is kept in this process."""

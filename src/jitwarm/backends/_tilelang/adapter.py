@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
@@ -96,9 +96,9 @@ class TileLangBackend(Backend):
         for kernel in kernels:
             kernel.begin_use()
 
-    def is_used(self, kernel: TileLangKernel, key: Any) -> bool | None:
-        """Whether the kernel was taken from the kernel's table."""
-        return kernel.is_used(key)
+    def used(self, kernel: TileLangKernel, keys: Sequence[Any]) -> list[bool] | None:
+        """Which of them were taken from the kernel's table."""
+        return kernel.used(keys)
 
     def examine(self) -> list[Finding]:
         """Version, and the compilers that a build needs."""

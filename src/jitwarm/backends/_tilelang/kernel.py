@@ -1,6 +1,6 @@
 """`TileLangKernel`: a `@tilelang.jit` factory that declares its specializations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from jitwarm.authoring import CallableKernel, Table
@@ -61,9 +61,9 @@ class TileLangKernel(CallableKernel):
         """From now on tell keys that are used from those that are not."""
         self._table.begin_use()
 
-    def is_used(self, key: Any) -> bool | None:
-        """Whether `key` was launched since `begin_use`; None where all launches may be direct calls of the factory."""
-        return self._table.is_used(key) if self._table.has_uses else None
+    def used(self, keys: Sequence[Any]) -> list[bool] | None:
+        """Which of `keys` were launched since `begin_use`; None where all launches may be direct calls of the factory."""
+        return self._table.used(keys) if self._table.has_uses else None
 
     def is_warm(self, key: Any) -> bool:
         """Whether a call finds the kernel of `key` in this process, here and in TileLang's own table."""

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,9 @@ class TritonBackend(Backend):
         for function in (function for kernel in kernels for function in kernel.jit_functions()):
             internals.forget_uses(function)
 
-    def is_used(self, kernel: TritonKernel, key: Any) -> bool | None:
-        """Whether Triton's memo of launches holds it again."""
-        return kernel.is_used(key)
+    def used(self, kernel: TritonKernel, keys: Sequence[Any]) -> list[bool] | None:
+        """Which of them Triton's memo of launches holds again."""
+        return kernel.used(keys)
 
     def relocate(self, root: Path) -> None:
         """Rewrite the absolute paths in Triton's group files; while the old place exists, Triton would read that one."""

@@ -11,7 +11,7 @@ from jitwarm.backends._triton.wrappers import TunedConfig, TunedKey
 from jitwarm.contract.backend import current_target
 from jitwarm.contract.descriptors import IntClass, TensorSpec
 from jitwarm.contract.kernel import Outcome
-from jitwarm.contract.keys import distinct_keys, encode_key, format_key
+from jitwarm.contract.keys import distinct_keys, encode_key, format_key, key_identity
 from jitwarm.errors import CompileError, Skipped, Unresolved
 
 
@@ -153,12 +153,19 @@ class TritonKernel(CallableKernel):
         """The jit function below the wrappers."""
         return [internals.jit_function(self.kernel)]
 
-    def is_used(self, key: Any) -> bool | None:
-        """Whether a launch asked for `key` since Triton's memo was emptied; None where that cannot be known."""
+    def used(self, keys: Sequence[Any]) -> list[bool] | None:
+        """Which of `keys` a launch asked for since Triton's memo was emptied; None where that cannot be known."""
         used = internals.used_keys(internals.jit_function(self.kernel))
-        if used is None or (isinstance(key, TunedKey) and key.config is None):
-            return None
-        return self.in_process_key(key) in used
+        return None if used is None else [self._filed_as(key) in used for key in keys]
+
+    def _filed_as(self, key: Any) -> str:
+        """As `in_process_key`, kept: it takes Triton's binder a while. Empty for the choice between configurations."""
+        filed = self.__dict__.setdefault("_filed", {})
+        text = encode_key(key) if isinstance(key, TunedKey) else key_identity(key)
+        if text not in filed:
+            is_choice = isinstance(key, TunedKey) and key.config is None
+            filed[text] = "" if is_choice else self.in_process_key(key)
+        return str(filed[text])
 
     def specialization(self, key: Any) -> dict[str, str]:
         """What Triton compiles `key` for: parameter or option -> text. Empty for the choice between configurations."""

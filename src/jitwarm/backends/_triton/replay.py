@@ -5,7 +5,7 @@
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -83,10 +83,11 @@ class LearnedFunctions(JitKernel, trace=False):
         compiled = internals.find_kernel(self._function(key.function), json.loads(key.replay)["key"])
         return compiled is not None and (internals.is_loaded(compiled) or not internals.has_real_driver())
 
-    def is_used(self, key: CompileKey) -> bool | None:
-        """Whether a launch asked for it since Triton's memo was emptied."""
-        used = internals.used_keys(self._function(key.function))
-        return None if used is None else json.loads(key.replay)["key"] in used
+    def used(self, keys: Sequence[CompileKey]) -> list[bool] | None:
+        """Which of them a launch asked for since Triton's memo was emptied; None where that cannot be known."""
+        memos = [internals.used_keys(self._function(key.function)) for key in keys]
+        pairs = zip(keys, memos, strict=True)
+        return None if None in memos else [json.loads(key.replay)["key"] in (memo or ()) for key, memo in pairs]
 
     def jit_functions(self) -> list[Any]:
         """The jit functions of all keys."""
