@@ -64,6 +64,10 @@ class PluginError(ContractError):
     """A plugin was refused: it cannot be imported, raises in a hook, misspells one, or yields what is no kernel."""
 
 
+class PluginCheckError(ContractError, AssertionError):
+    """A plugin breaks a promise of the contract: an assertion of `jitwarm.testing.check_plugin` does not hold."""
+
+
 class PluginTimeoutError(PluginError):
     """A call into a plugin (its import, its kernels, a kernel's keys) did not come back in time."""
 
@@ -146,6 +150,10 @@ class LockTimeoutError(StoreError, TimeoutError):
 
 class WarmupFailedError(JitwarmError):
     """Policy `strict`: at least one asked key is not warm. Raised once, at the end, with the list."""
+
+
+class ColdCompileError(JitwarmError, AssertionError):
+    """Something compiled where `jitwarm.testing.no_cold_compiles` says that nothing may."""
 
 
 class UnexpectedCompileError(JitwarmError):

@@ -6,6 +6,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import ModuleType
@@ -72,11 +73,12 @@ def when_imported(name: str, then: Callable[[], AbstractContextManager[None]]) -
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Waits for one import, and is gone after it."""
+    """Waits for one import, and is gone after it. To be asked where the package is, is no import."""
 
     def __init__(self, name: str, then: Callable[[], Any]) -> None:
         self._name = name
         self._then = then
+        self._asking: set[int] = set()  # threads, in which the other finders answer
 
     def leave(self) -> None:
         """No longer wait."""
@@ -88,13 +90,22 @@ class _Finder(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         """The package's own spec, with `then` after its execution."""
         del path, target
-        if fullname != self._name:
+        thread = threading.get_ident()
+        if fullname != self._name or thread in self._asking:
             return None
-        self.leave()
-        spec = importlib.util.find_spec(fullname)
+        self._asking.add(thread)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asking.discard(thread)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self._then)
+            spec.loader = _Loader(spec.loader, self._imported)
         return spec
+
+    def _imported(self) -> None:
+        if self in sys.meta_path:
+            self.leave()
+            self._then()
 
 
 class _Loader(importlib.abc.Loader):

@@ -1,8 +1,12 @@
-"""What a kernel author tests: that what a launch can ask for is what was listed. No GPU and no compile are needed."""
+"""What a kernel author tests: that the plugin keeps the contract, and that what a launch can ask for is what was listed.
+
+No GPU is needed. The first test compiles every key of a small configuration; the others compile nothing.
+"""
 
 import pytest
 
 from jitwarm import IntClass, WarmupConfig, encode_key
+from jitwarm.testing import check_plugin
 from jitwarm_example.gemm import GEMM
 from jitwarm_example.rms_norm import RMS_NORM
 from jitwarm_example.silu_and_mul import SILU_AND_MUL
@@ -11,6 +15,12 @@ CONFIG = WarmupConfig(
     max_num_batched_tokens=4096,
     extra={"example": {"hidden_sizes": [4096], "intermediate_sizes": [2048], "gemm_shapes": [[4096, 1024]]}},
 )
+
+
+def test_the_plugin_keeps_the_contract():
+    few_keys = WarmupConfig(max_num_batched_tokens=64, extra=CONFIG.extra)
+    found = check_plugin("example", config=few_keys).require()
+    assert {check.status.value for check in found} == {"passed"}, str(found)
 
 
 def listed(kernel):

@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jitwarm.contract.keys import require_frozen
@@ -23,7 +23,7 @@ from jitwarm.tracing.definition import definition_fault
 from jitwarm.tracing.domain import Domain, acceptor, check_inputs, declare, function_name, source_place
 from jitwarm.tracing.lift import Site
 from jitwarm.tracing.places import excerpt_at, expression_at
-from jitwarm.tracing.search import Found, Region, Search
+from jitwarm.tracing.search import Found, Real, Region, Search
 from jitwarm.tracing.source import UntraceableError
 from jitwarm.tracing.spans import Span
 
@@ -43,6 +43,7 @@ class Trace:
         notes: What a reviewer should know, one sentence each.
         n_evaluations: How much of `max_points` was spent.
         domain: The declared inputs: for each group of rows, name -> values.
+        key_at: The key at a point, by a call of the author's own function; None where the point is outside the domain.
     """
 
     keys: tuple[Any, ...]
@@ -50,6 +51,7 @@ class Trace:
     notes: tuple[str, ...]
     n_evaluations: int
     domain: tuple[Mapping[str, Sequence[Any]], ...] = ()
+    key_at: Real = field(default=lambda _: None, repr=False, compare=False)
 
     def witness(self, index: int) -> Mapping[str, Any]:
         """The smallest input that was found to reach a key."""
@@ -112,7 +114,7 @@ def trace(
         found, budget = Found(opaque=found.opaque), Budget(max_points)
         _enumerate(dispatch, domain, real, budget, found, cause)
         notes.append(f"every point was evaluated: {cause.sentence}")
-    result = _ordered(dispatch, domain, found, notes, budget)
+    result = _ordered(dispatch, domain, real, found, notes, budget)
     collected = _COLLECTED.get()
     if collected is not None:
         collected.append(result)
@@ -130,7 +132,9 @@ def collected_traces() -> Iterator[list[Trace]]:
         _COLLECTED.reset(token)
 
 
-def _ordered(dispatch: Callable[..., Any], domain: Domain, found: Found, notes: list[str], budget: Budget) -> Trace:
+def _ordered(
+    dispatch: Callable[..., Any], domain: Domain, real: Real, found: Found, notes: list[str], budget: Budget
+) -> Trace:
     if not found.keys:
         raise DomainError(
             f"{function_name(dispatch)}: no point of the domain reaches a key; all {domain.n_points:,} are outside",
@@ -157,6 +161,7 @@ def _ordered(dispatch: Callable[..., Any], domain: Domain, found: Found, notes: 
         tuple(notes),
         budget.n_spent,
         domain.boxes,
+        real,
     )
 
 
