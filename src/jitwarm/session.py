@@ -7,7 +7,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import cache
 from pathlib import Path
@@ -15,9 +15,10 @@ from typing import Any
 
 from jitwarm.contract.backend import Backend, TargetScope
 from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
-from jitwarm.contract.keys import decode_key, encode_key
+from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.deadlines import Deadline
+from jitwarm.device import may_have_device, target_of
 from jitwarm.engine.compiler import BuiltinPolicy
 from jitwarm.engine.container import memory_for_each_bytes, usable_cpus
 from jitwarm.engine.elsewhere import OVER
@@ -32,24 +33,18 @@ from jitwarm.engine.schedule import ExpectedSeconds, Item, first_of_each_first, 
 from jitwarm.engine.workers import Workers
 from jitwarm.environment import compiler_variables
 from jitwarm.errors import (
-    InvalidKernelError,
-    JitwarmError,
-    KeySpaceTooLargeError,
     SettingsError,
-    Skipped,
-    TargetError,
     UsageError,
     text_of,
 )
 from jitwarm.events import EventLog
+from jitwarm.listing import Listing
 from jitwarm.monitor import ExpectedKernel, ExpectedKey, Monitor, described
 from jitwarm.registry import RefusedPlugin, Registry
-from jitwarm.settings import Asked, Settings, matches
+from jitwarm.settings import Asked, matches
 from jitwarm.store import Recorder, Store
-from jitwarm.tracing import Explanation, Trace, collected_traces, explain, noted
+from jitwarm.tracing import Explanation, noted
 
-# Nobody compiles more for one kernel; a list of this length is a slip in its key.
-_MAX_KEYS = 20_000
 # Each holds a compiler and the plugin's imports, half a gigabyte and more.
 _MAX_WORKERS = 16
 _LAST_PRIORITY = 19
@@ -104,14 +99,10 @@ class Session:
         self._place_caches(insist=self._insists)
         toolchains = tuple(backend.toolchain() for backend in self.registry.backends if not backend.missing())
         self.target = dataclasses.replace(
-            _target_of(target, asked.settings, self.registry.backends), toolchains=toolchains
+            target_of(target, asked.settings, self.registry.backends), toolchains=toolchains
         )
         self.asked = _with_learned(asked, self.registry.backends, self.target)
         self.kernels: list[RegisteredKernel] = []
-        self._domains: dict[str, list[Mapping[str, Sequence[Any]]]] = {}
-        self.explanations: dict[str, list[Explanation]] = {}
-        self._explains = False
-        self._traces: dict[str, list[Trace]] = {}
         self._n_ranks = n_ranks
         self._executor = executor
         self._workers = Workers(self._modules_of, self.log.emit, self._limits())
@@ -121,6 +112,12 @@ class Session:
             self.registry.backends, self.log.emit, asked.settings.lock_timeout_s, self._isolation
         )
         self.registry.add_builtin_policy(self._policy)
+        self._listing = Listing(self.asked, self.target, self.registry, self._policy, self._deadline)
+
+    @property
+    def explanations(self) -> dict[str, list[Explanation]]:
+        """Which inputs reach each key, by kernel id; empty unless `plan` was asked to explain."""
+        return self._listing.explanations
 
     @property
     def report(self) -> Report:
@@ -158,7 +155,7 @@ class Session:
         Raises:
             UsageError: Kernels were found, but none matches.
         """
-        self._explains = explains
+        self._listing.explains = explains
         kernels = self.kernels or self.discover()
         chosen = [kernel for kernel in kernels if matches(kernel.id, [kernel_glob])]
         if not chosen and (kernels or kernel_glob != "*"):
@@ -168,7 +165,7 @@ class Session:
             raise UsageError(f"no kernel matches {kernel_glob!r}", hint)
         if will_run and not self._executor and not any(self.root.glob("manifest/*.json")):
             self.prestart(chosen)
-        plan = make_plan(chosen, self._list_keys_in_time, self.target)
+        plan = make_plan(chosen, self._listing.keys_in_time, self.target)
         announce(plan, self.log.emit)
         if will_run:
             self._note_regions(plan)
@@ -179,7 +176,7 @@ class Session:
         for kernel in plan.kernels:
             keys = [(key.text, key.label) for key in kernel.keys]
             with contextlib.suppress(Exception):  # a value whose `repr` raises, say: a log never fails a start
-                for key, found in zip(kernel.keys, noted(keys, self._traces.pop(kernel.id, ())), strict=True):
+                for key, found in zip(kernel.keys, noted(keys, self._listing.traces.pop(kernel.id, ())), strict=True):
                     self.log.emit("key_regions", kernel=kernel.id, digest=key.digest, **found)
 
     def prestart(self, kernels: Iterable[RegisteredKernel], *, wait: bool = False) -> None:
@@ -285,7 +282,7 @@ class Session:
             for key in planned.keys
         )
         return ExpectedKernel(
-            record, keys, self._domains.get(planned.id, ()), planned.problem[1] if planned.problem else ""
+            record, keys, self._listing.domains.get(planned.id, ()), planned.problem[1] if planned.problem else ""
         )
 
     def _modules_of(self, backend_name: str) -> Sequence[str]:
@@ -372,54 +369,6 @@ class Session:
     def _value(self, planned: PlannedKernel, key: PlannedKey) -> Any:
         return key.key if key.key is not None else decode_key(self._kernel(planned), key.text)
 
-    def _list_keys_in_time(self, kernel: RegisteredKernel) -> tuple[Sequence[Any], Sequence[str]]:
-        return self._deadline.call(f"listing the keys of {kernel.id}", self._list_keys, kernel)
-
-    def _list_keys(self, kernel: RegisteredKernel) -> tuple[Sequence[Any], Sequence[str]]:
-        """A kernel's keys, asked of the policies, and what its adapter says of them."""
-        if matches(kernel.id, self.asked.settings.disable):
-            raise Skipped("disabled by JITWARM_DISABLE")
-        is_for_rank = getattr(kernel.kernel, "is_for_rank", None)
-        if is_for_rank is not None and not is_for_rank(self.asked.config):
-            raise Skipped("not on this rank")
-        asked = {"kernel": kernel.kernel, "kernel_id": kernel.id}
-        with TargetScope(self.target), collected_traces() as traces:
-            keys = list(self.registry.first_answer("jitwarm_warmup_keys", **asked, config=self.asked.config))
-        if len(keys) > _MAX_KEYS:
-            raise KeySpaceTooLargeError(
-                f"it lists {len(keys):,} keys, more than {_MAX_KEYS:,}",
-                "a key field takes every value of an input: store what the compiler looks at, e.g. IntClass.of(n)",
-            )
-        key_type = self.registry.first_answer("jitwarm_compile_key", **asked)
-        learned, notes = self._learned_keys(kernel, keys)
-        keys += learned
-        for key in keys:
-            if not isinstance(key, key_type):
-                raise InvalidKernelError(f"its warmup keys hold {key!r}, which is no {key_type.__qualname__}")
-        expand, check = (getattr(kernel.kernel, name, None) for name in ("expand_keys", "check_keys"))
-        notes += [note for trace in traces for note in trace.notes]
-        self._traces[kernel.id] = traces
-        self._domains[kernel.id] = [box for trace in traces for box in trace.domain]
-        if self._explains:
-            self.explanations[kernel.id] = [explanation for trace in traces for explanation in explain(trace)]
-        if not keys or (expand is None and check is None):
-            return keys, notes
-        with self._policy.pinned(kernel.kernel, self.target):
-            keys = expand(keys) if expand else keys
-            return keys, [*notes, *(check(keys) if check else ())]
-
-    def _learned_keys(self, kernel: RegisteredKernel, declared: Sequence[Any]) -> tuple[list[Any], list[str]]:
-        """What `jitwarm.lock.toml` adds to a kernel's own keys, and what to say of it."""
-        texts = self.asked.learned.for_kernel(kernel.id, str(self.target))
-        known = {encode_key(key) for key in declared} if texts else set()
-        keys, notes = [], []
-        for text in [text for text in texts if text not in known]:
-            try:
-                keys.append(decode_key(kernel.kernel, text))
-            except JitwarmError as exc:
-                notes.append(f"a learned key is left out: {exc.message}")
-        return keys, notes + ([f"{len(keys)} of these keys were learned from serving"] if keys else [])
-
     def _compile(self, planned: PlannedKernel, key: PlannedKey) -> Outcome:
         """One key, asked of the policies."""
         asked = {"kernel": self._kernel(planned), "kernel_id": planned.id, "key": self._value(planned, key)}
@@ -472,7 +421,7 @@ class Session:
         }
 
     def _on_device(self) -> bool:
-        return any(backend.device_target() == self.target for backend in self.registry.backends if _may_have_device())
+        return any(backend.device_target() == self.target for backend in self.registry.backends if may_have_device())
 
     def _refused(self, refused: RefusedPlugin) -> None:
         self.log.emit("plugin_refused", plugin=refused.name, distribution=refused.distribution, reason=refused.reason)
@@ -488,31 +437,3 @@ def _with_learned(asked: Asked, backends: Iterable[Backend], target: Target) -> 
         if found := asked.learned.for_backend(backend.name, str(target)):
             extra[backend.name] = {**extra.get(backend.name, {}), "learned": found}
     return dataclasses.replace(asked, config=dataclasses.replace(asked.config, extra=extra))
-
-
-def _may_have_device() -> bool:
-    """Whether it is worth importing a compiler to ask for a GPU."""
-    blind = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-    return not blind and (Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists())
-
-
-def _target_of(asked: Target | None, settings: Settings, backends: Sequence[Backend]) -> Target:
-    """What is asked for, else the settings' target, else the GPU of this machine.
-
-    Raises:
-        TargetError: There is none of these, or this process's GPU is another one.
-    """
-    wanted = asked or (Target.parse(settings.target) if settings.target else None)
-    device = None
-    for backend in backends if _may_have_device() else ():
-        device = device or backend.device_target()
-    if wanted and device and wanted != device:
-        raise TargetError(
-            f"this machine's GPU is {device}: a process that sees it builds for it alone, not for {wanted}",
-            "use `jitwarm bake --target`, which hides the GPU from itself",
-        )
-    if target := wanted or device:
-        return target
-    raise TargetError(
-        "no target: this machine has no GPU to ask", "name one: --target cuda:90, or JITWARM_TARGET=cuda:90"
-    )
