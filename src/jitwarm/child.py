@@ -27,7 +27,7 @@ from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.engine import wire
 from jitwarm.engine.compiler import BuiltinPolicy
-from jitwarm.engine.descendants import adopt_orphans, die_with_parent, end_children
+from jitwarm.engine.descendants import adopt_orphans, end_children
 from jitwarm.engine.hosts import INSTALL, require_same
 from jitwarm.engine.jobs import Answer, Job
 from jitwarm.engine.plan import describe_error, outcome_of
@@ -39,6 +39,7 @@ from jitwarm.settings import read_config
 from jitwarm.store import Store
 
 _POLL_S = 1.0
+_GRACE_S = 10.0  # to whoever waits for an answer, and kills this process when its time is over
 
 
 def main() -> None:
@@ -96,25 +97,23 @@ class _Mother:
 
     def _fork_template(self, control: int, setup: dict[str, Any]) -> int:
         """In this process's group, so that whoever ends that ends the template."""
-        me, pid = os.getpid(), os.fork()
+        pid = os.fork()
         if pid == 0:
-            die_with_parent(me)
             self._control.close()
             _be_template(socket.socket(fileno=control), Job.from_json(setup))
         os.close(control)
         return pid
 
     def _end_template(self, name: int) -> None:
-        """Its workers end with it."""
+        """Its workers are given to this process, and end when their sockets are closed."""
         pid = self._templates.pop(name)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
     def _fork(self, jobs: int, output: int, memory_bytes: int | None, nice: int) -> int:
-        me, pid = os.getpid(), os.fork()
+        pid = os.fork()
         if pid == 0:
-            die_with_parent(me)
             self._control.close()
             _limit(memory_bytes, nice)
             _work(jobs, output)
@@ -172,7 +171,8 @@ def _answer_jobs(sock: socket.socket) -> None:
         record, locks = wire.receive_with_descriptors(sock, 1)
         if record is None:
             return
-        job = Job.from_json(record)
+        job = Job.from_json(record["job"])
+        _end_after(record["timeout_s"] + _GRACE_S)
         answer = builder.answer(job)
         if os.getpid() != me:
             os._exit(0)  # the compiler forked and went on in both: one of them answers
@@ -298,6 +298,12 @@ def _widen_affinity() -> None:
     """A bound process passes its one core on; the compile processes may use whatever the container has."""
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
+def _end_after(seconds: float) -> None:
+    """For a compile that hangs when nobody is left to end it: this process ends itself. `ProcessState` takes it back."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _limit(memory_bytes: int | None, nice: int) -> None:

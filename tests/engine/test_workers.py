@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import fault_kit
 import kits
@@ -214,19 +215,6 @@ def test_a_mother_that_is_killed_is_replaced(build):
         build("ends")
     assert build("builds").status == "built"
     assert notes()[-1]["mother"] != mother
-
-
-def test_a_worker_that_hangs_ends_with_its_mother_though_nobody_is_left_to_end_it(build):
-    """As where the server and the mother are killed in one go: a compile that hangs watches nothing by itself."""
-    build("builds")
-    (first,) = notes()
-    thread = threading.Thread(target=pytest.raises, args=(WorkerDiedError, build, "sleeps"))
-    thread.start()
-    wait_until(lambda: any(noted["does"] == "sleeps" for noted in notes()), "the compile hangs")
-    os.kill(first["mother"], signal.SIGKILL)
-    wait_until(lambda: not is_running(first["pid"]), "its process is gone")
-    thread.join(LONG_S)
-    assert not thread.is_alive()
 
 
 def test_closing_leaves_no_process_behind(build, workers):
@@ -438,6 +426,21 @@ def test_when_the_server_is_killed_its_compile_processes_end(root, forks):
         for noted in notes():
             if noted["does"] == "holder":
                 os.kill(noted["pid"], signal.SIGKILL)
+
+
+def test_a_compile_that_hangs_ends_by_itself_when_nobody_is_left_to_end_it(root):
+    """As where the machine's memory ends, and server, mother and template are all killed."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "FAULTY_KEY_TIMEOUT_S": "4"}
+    kit = [sys.executable, str(SUPPORT / "fault_kit.py"), str(root), "sleeps"]
+    with subprocess.Popen(kit, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        wait_until(lambda: n_calls("sleeps"), "a key is being compiled", 60)
+        worker, template = (notes()[0][name] for name in ("pid", "mother"))
+        mother = int(Path(f"/proc/{template}/stat").read_text().rpartition(")")[2].split()[1])
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # nobody sees another's end
+            for pid in (mother, template, server.pid):
+                os.kill(pid, number)
+    assert is_running(worker)
+    wait_until(lambda: not is_running(worker), "it has ended", 60)
 
 
 def test_a_server_that_is_asked_to_end_ends_in_the_middle_of_a_key(root):

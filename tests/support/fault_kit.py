@@ -144,5 +144,6 @@ if __name__ == "__main__":  # python fault_kit.py ROOT DOES ...: a server, until
         listeners = [hold]
     else:
         listeners = []
-    server = session(sys.argv[1], *sys.argv[2:], listeners=listeners)
+    timeout_s = float(os.environ.get("FAULTY_KEY_TIMEOUT_S", "300"))
+    server = session(sys.argv[1], *sys.argv[2:], listeners=listeners, key_timeout_s=timeout_s)
     server.run(server.plan())

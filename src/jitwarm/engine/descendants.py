@@ -7,7 +7,6 @@ import signal
 import time
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.02
 _TIMEOUT_S = 1.0
@@ -17,17 +16,6 @@ def adopt_orphans() -> None:
     """From now on a descendant of this process whose parent ends is given to it, and not to the system's first process."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def die_with_parent(parent: int) -> None:
-    """From now on this process is killed when its parent ends, whatever it is doing.
-
-    The kernel goes by the parent's *thread* that has forked: so only for a parent that forks in its only thread.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)  # it ended before
 
 
 def end_children() -> None:

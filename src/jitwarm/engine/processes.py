@@ -232,7 +232,8 @@ class Worker:
         self._tail = b""
         self.n_jobs += 1
         try:
-            wire.send(self._jobs, job.to_json(), () if lock is None else (lock,))
+            order = {"job": job.to_json(), "timeout_s": timeout_s}
+            wire.send(self._jobs, order, () if lock is None else (lock,))
             self._await_answer(deadline, timeout_s)
             self._jobs.settimeout(max(deadline - time.monotonic(), 1.0))
             record = wire.receive(self._jobs)
