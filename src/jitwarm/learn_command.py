@@ -52,7 +52,7 @@ def _lesson(roots: list[Path], known: Learned, config: Path | None, target: str 
         served, served_on = run_of(roots[0])
     if config is not None:
         served = read(config).config
-    declared = Declared(served, Target.parse(target or served_on))
+    declared = Declared(served, read().settings, Target.parse(target or served_on))
     try:
         return learn((record for root in roots for record in read_records(root)), known, declared)
     finally:

@@ -14,7 +14,7 @@ from jitwarm.contract.learned import VERSION, Learned, LearnedFunction, LearnedK
 from jitwarm.contract.target import Target
 from jitwarm.errors import UsageError
 from jitwarm.session import Session
-from jitwarm.settings import Asked, read_config
+from jitwarm.settings import Asked, Settings, read_config
 
 Entry = TypeVar("Entry", LearnedKey, LearnedFunction)
 _HEADER = """\
@@ -71,12 +71,13 @@ class Declared:
     """What the installed plugins list for a configuration and a target.
 
     Args:
-        config: What serving ran with.
+        config: What serving ran with. What it had learned by then is left out: that is no declaration.
+        settings: Which plugins are loaded, say.
         target: What it ran on.
     """
 
-    def __init__(self, config: WarmupConfig, target: Target) -> None:
-        self._session = Session(Asked(config), target)
+    def __init__(self, config: WarmupConfig, settings: Settings, target: Target) -> None:
+        self._session = Session(Asked(_without_learned(config), settings), target)
         self._plan = self._session.plan()
         self._keys = {(kernel.id, key.text) for kernel, key in self._plan.keys}
         self.target = str(self._session.target)
@@ -104,6 +105,14 @@ class Declared:
             record = next(kernel for kernel in self._session.kernels if kernel.id == planned.id)
             labels |= self._session.specializations(record, planned, function)
         return labels
+
+
+def _without_learned(config: WarmupConfig) -> WarmupConfig:
+    extra = {
+        plugin: {name: value for name, value in values.items() if name != "learned"}
+        for plugin, values in config.extra.items()
+    }
+    return replace(config, extra=extra)
 
 
 def run_of(root: Path) -> tuple[WarmupConfig, str]:

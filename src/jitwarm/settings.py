@@ -172,11 +172,11 @@ def read_learned(settings: Settings) -> Learned:
         SettingsError: It is named and not there, or cannot be read.
     """
     file = Path(settings.learned_keys) if settings.learned_keys else settings.root / FILE_NAME
-    if not settings.learned_keys and not file.exists():
-        return Learned()
     try:
         return Learned.from_toml(tomllib.loads(file.read_text(encoding="utf-8")), str(file))
     except OSError as exc:
+        if not settings.learned_keys:
+            return Learned()  # also where the root cannot be read: whoever needs the store says so
         raise SettingsError(
             f"cannot read {file}: {exc.strerror}", "JITWARM_LEARNED_KEYS names what `jitwarm learn` wrote"
         ) from exc

@@ -123,6 +123,11 @@ def test_what_compiled_once_is_learned_and_warm_at_the_next_start(serve, run, tm
     assert second["said"] == []
     assert second["outcomes"] == {"compiled": 4}, second["rows"]
 
+    # What the last start had from the file is no declaration: nothing goes.
+    assert serve(64, 208, JITWARM_MONITOR="record", JITWARM_LEARNED_KEYS=file)["said"] == []
+    run("-m", "jitwarm", "learn", "--out", "jitwarm.lock.toml")
+    assert tomllib.loads(file.read_text()) == document
+
     # The author widens the declaration: the entry goes, the other stays.
     source = site / "served_kernels.py"
     source.write_text(source.read_text().replace("LARGEST = 128", "LARGEST = 256"))
@@ -194,6 +199,11 @@ def test_a_file_that_is_none_is_refused_and_a_server_starts_without_it(tmp_path,
     asked, problems = read_leniently({"learned_keys": str(file)}, environ={})
     assert asked.learned == Learned()
     assert says in problems[0]
+
+
+def test_a_root_that_cannot_be_read_is_no_matter_here():
+    """As with the home of another user, and `bake --out` elsewhere."""
+    assert read_learned(Settings(cache_dir="/" + "x" * 300)) == Learned()
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path):
