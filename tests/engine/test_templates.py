@@ -89,17 +89,21 @@ def test_a_template_that_is_killed_in_the_middle_costs_no_key(plugin, tmp_path):
     assert rows == [("compiled", None)] * 3
 
 
-def test_plugins_take_turns_and_one_worker_makes_room_for_another(plugin, tmp_path):
-    for name in ("one", "two"):
+def test_plugins_take_turns_and_workers_wait_for_theirs_up_to_a_number(plugin, tmp_path):
+    names = ("one", "two", "one", "two", "three", "two")
+    for name in dict.fromkeys(names):
         plugin(name)
     seen = []
-    workers = Workers(lambda _: (), lambda event, **fields: seen.append((event, fields)))
+    workers = Workers(lambda _: (), lambda event, **fields: seen.append((event, fields["child"])))
     try:
-        for name in ("one", "two", "one"):
-            key = encode_key(Does(f"builds {name}"))
+        for n, name in enumerate(names):
+            key = encode_key(Does(f"builds {n}"))
             job = Job(name, name, f"{name}:kernel", key, "cuda:90", {}, str(tmp_path / "store"), "run")
             assert workers.build(job, "workshop", LONG_S).status == "built"
     finally:
         workers.close()
-    assert [event for event, _ in seen] == ["child_start", "child_end", "child_start", "child_end", "child_start"]
-    assert len(importers()) == 2
+    built = [noted["pid"] for noted in notes()]
+    one, two, three = built[0], built[1], built[4]
+    assert built == [one, two, one, two, three, two]
+    assert seen == [("child_start", one), ("child_start", two), ("child_end", one), ("child_start", three)]
+    assert len(importers()) == 3

@@ -1,5 +1,7 @@
 """What is said of a compile, by what is known of it. No compiler: what it saw is given."""
 
+import sys
+import types
 from dataclasses import dataclass
 
 import pytest
@@ -147,6 +149,18 @@ def test_a_backend_that_cannot_be_watched_is_told_and_the_others_are_watched():
         watched.see(Seen("watched", "compile", "kit:f"))
     assert events[0] == ("monitor_blind", {"backend": "unwatchable", "error": "ImportError: no such hook"})
     assert [fields["function"] for event, fields in events if event == "unexpected_compile"] == ["kit:f"]
+
+
+def test_a_torch_that_cannot_be_watched_leaves_the_rest_armed(monkeypatch):
+    """Its callbacks are no public interface."""
+    monkeypatch.setitem(sys.modules, "torch._dynamo", types.ModuleType("torch._dynamo"))
+    monkeypatch.setitem(sys.modules, "torch._dynamo.callback", None)
+    events, watched = [], Watched()
+    with Monitor([watched], lambda event, **fields: events.append((event, fields))):
+        watched.see(Seen("watched", "compile", "kit:f"))
+    names = [event for event, _ in events]
+    assert ("monitor_blind", "inductor") in [(event, fields.get("backend")) for event, fields in events]
+    assert names.index("monitor_armed") < names.index("unexpected_compile")
 
 
 def test_a_disk_that_is_full_is_told_once_and_ends_no_launch():

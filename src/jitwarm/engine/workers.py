@@ -164,24 +164,30 @@ class Workers:
                 worker = self._fork(family, backend, job, timeout_s)
                 self._emit("child_start", child=worker.pid, backend=backend)
             family.busy.add(worker)
+            family.most_at_once = max(family.most_at_once, len(family.busy))
             return worker
 
     def _idle(self, family: "_Family", setup: str) -> "Worker | None":
         """A worker that waits for a job and has the plugin, if there is one; any other, where each imports it itself.
 
-        Another template's makes room, so that no more processes are there than are asked at once; one that ended, too.
+        Others' wait for their plugin's turn, as many as were ever at work at once; of more the one that has waited longest goes.
         """
         template = family.templates.get(setup)
         for worker in reversed(family.idle if setup in family.templates else []):
             if template in (None, worker.parent) and worker.is_quiet():
                 family.idle.remove(worker)
                 return worker
-        if family.idle:
-            worker = family.idle.pop(0)
-            why = "another plugin's turn" if worker.is_quiet() else "it ended, or said something, without having a job"
-            worker.kill()
-            self._emit("child_end", child=worker.pid, why=why)
+        for worker in [worker for worker in family.idle if not worker.is_quiet()]:
+            self._let_go(family, worker, "it ended, or said something, without having a job")
+        while len(family.idle) > family.most_at_once:
+            self._let_go(family, family.idle[0], "other plugins' turn")
         return None
+
+    def _let_go(self, family: "_Family", worker: Worker, why: str) -> None:
+        family.idle.remove(worker)
+        worker.kill()
+        worker.parent.describe_end(worker.pid)  # nobody else waits for it
+        self._emit("child_end", child=worker.pid, why=why)
 
     def _fork(self, family: "_Family", backend: str | None, job: Job, timeout_s: float | None) -> "Worker":
         """A worker of the plugin's template, else of the mother; of another mother, if she has died or dies at her start."""
@@ -221,6 +227,7 @@ class _Family:
         self.templates: dict[str, Template | None] = {}
         self.idle: list[Worker] = []
         self.busy: set[Worker] = set()
+        self.most_at_once = 0
 
     def forget_mother(self) -> None:
         """She has ended, and her templates with her."""

@@ -15,7 +15,7 @@ from jitwarm.contract.target import Target
 from jitwarm.errors import UnexpectedCompileError, text_of
 from jitwarm.monitor.expected import ExpectedKernel, ExpectedKey
 from jitwarm.monitor.explanation import Explanation, described, explain
-from jitwarm.monitor.libraries import watch_libraries
+from jitwarm.monitor.libraries import WATCHES
 from jitwarm.monitor.stack import asked_key, call_site
 
 MODES = ("off", "warn", "error", "record")
@@ -62,16 +62,21 @@ class Monitor(AbstractContextManager["Monitor"]):
         self._uses = _Uses(self._backends, self._expected, target, emit)
 
     def __enter__(self) -> Self:
+        if self.mode == "off":
+            return self
         for backend in self._backends:
-            try:
-                self._stack.enter_context(backend.watch(self._see))
-            except Exception as exc:  # noqa: BLE001 - a version that cannot be watched must be usable all the same
-                self._emit("monitor_blind", backend=backend.name, error=text_of(exc))
-        if self.mode != "off":
-            self._stack.enter_context(watch_libraries(self._see))
-            self._emit("monitor_armed", by="jitwarm", mode=self.mode)
-            self._uses.begin()
+            self._watch(backend.name, backend.watch)
+        for name, watch in WATCHES.items():
+            self._watch(name, watch)
+        self._emit("monitor_armed", by="jitwarm", mode=self.mode)
+        self._uses.begin()
         return self
+
+    def _watch(self, name: str, watch: Callable[[Callable[[Seen], None]], AbstractContextManager[None]]) -> None:
+        try:
+            self._stack.enter_context(watch(self._see))
+        except Exception as exc:  # noqa: BLE001 - a version that cannot be watched must be usable all the same
+            self._emit("monitor_blind", backend=name, error=text_of(exc))
 
     def __exit__(self, *exc: object) -> None:
         """Disarm."""

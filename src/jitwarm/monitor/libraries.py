@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from jitwarm.contract.backend import Seen
@@ -12,29 +12,20 @@ See = Callable[[Seen], None]
 
 
 @contextmanager
-def watch_libraries(see: See) -> Iterator[None]:
-    """While entered, tell `see` of what they compile. Imports none of them."""
-    with (
-        when_imported("torch._dynamo", lambda: _inductor(see)),
-        when_imported("flashinfer", lambda: _flashinfer(see)),
-    ):
-        yield
-
-
-@contextmanager
 def _inductor(see: See) -> Iterator[None]:
     """By torch's own callbacks, around each compile of a graph and each lazy part of it."""
     from torch._dynamo.callback import callback_handler  # noqa: PLC0415 - it was imported before
 
     started: list[float] = []
 
-    def start(_: Any) -> None:
+    def start(*_: Any) -> None:
         started.append(time.monotonic())
 
-    def end(arguments: Any) -> None:
+    def end(*said: Any) -> None:  # earlier versions of torch say nothing
         seconds = time.monotonic() - started.pop() if started else 0.0
-        trigger = arguments.callback_trigger.name.lower().replace("_", " ")
-        see(Seen("inductor", "compile", f"torch.compile:{arguments.compile_id}", {"trigger": trigger}, seconds))
+        name = ":".join(["torch.compile", *(str(one.compile_id) for one in said)])
+        triggers = [one.callback_trigger.name.lower().replace("_", " ") for one in said]
+        see(Seen("inductor", "compile", name, {"trigger": ", ".join(triggers)} if triggers else {}, seconds))
 
     callback_handler.register_start_callback(start)
     callback_handler.register_end_callback(end)
@@ -70,3 +61,10 @@ def _descendants(kind: type[Any]) -> Iterator[type[Any]]:
     for child in kind.__subclasses__():
         yield child
         yield from _descendants(child)
+
+
+# By name of the compiler what, while it is entered, tells `see` of what it compiles. Imports none of them.
+WATCHES: dict[str, Callable[[See], AbstractContextManager[None]]] = {
+    "inductor": lambda see: when_imported("torch._dynamo", lambda: _inductor(see)),
+    "flashinfer": lambda see: when_imported("flashinfer", lambda: _flashinfer(see)),
+}

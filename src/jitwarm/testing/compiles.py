@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from jitwarm.contract.backend import Seen, is_compiling
 from jitwarm.errors import ColdCompileError
-from jitwarm.monitor.libraries import watch_libraries
+from jitwarm.monitor.libraries import WATCHES
 from jitwarm.monitor.stack import call_site
 from jitwarm.registry import Registry
 from jitwarm.testing.checklist import counted
@@ -161,5 +161,6 @@ def watched_compiles(see: Callable[[Compile], None]) -> Iterator[None]:
     with ExitStack() as stack:
         for backend in registry.backends:
             stack.enter_context(backend.watch(note))
-        stack.enter_context(watch_libraries(note))
+        for watch in WATCHES.values():
+            stack.enter_context(watch(note))
         yield
