@@ -219,7 +219,7 @@ def test_a_mother_that_is_killed_is_replaced(build):
 
 def test_closing_leaves_no_process_behind(build, workers):
     build("starts a process")
-    (first,), (grandchild,) = notes(), started()
+    (first,), (grandchild,) = notes(), wait_until(started, "the process that the key started is there")
     workers.close()
     for pid in (first["pid"], first["mother"], grandchild):
         wait_until(lambda pid=pid: not is_running(pid), "every process is gone")
