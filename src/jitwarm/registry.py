@@ -20,7 +20,7 @@ from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import RegisteredKernel, kernel_name, require_kernel
 from jitwarm.contract.target import Target
 from jitwarm.deadlines import Deadline, is_shutdown
-from jitwarm.errors import InvalidKernelError, JitwarmError, PluginError, Skipped, Unresolved, text_of
+from jitwarm.errors import InvalidKernelError, JitwarmError, NeedsModel, PluginError, Skipped, Unresolved, text_of
 
 GROUP = "jitwarm.kernels"
 BUILT_IN = "built-in"
@@ -126,6 +126,8 @@ class Registry:
             except (Exception, SystemExit) as exc:
                 if is_shutdown(exc):
                     raise
+                if isinstance(exc, NeedsModel) and not config.has_layers:
+                    continue  # it is asked again when the model is there
                 self._unregister(name)
                 del self.plugins[name]
                 self._refuse(name, plugin.distribution, _reason(exc))
@@ -218,7 +220,7 @@ class Registry:
 
     def _kernels_of(self, plugin: Plugin, config: WarmupConfig, target: Target) -> list[RegisteredKernel]:
         by_id: dict[str, RegisteredKernel] = {}
-        for kernel in self._answers("jitwarm_kernels", plugin.name, config=config, target=target):
+        for kernel in self._answers("jitwarm_kernels", plugin.name, config=config.for_kernels(), target=target):
             require_kernel(kernel)
             kernel_id = f"{plugin.name}:{kernel_name(kernel)}"
             if kernel_id in by_id:

@@ -24,8 +24,8 @@ from jitwarm.errors import SettingsError
 T = TypeVar("T")
 _WORDS = {"policy": ("warn", "strict"), "monitor": ("off", "warn", "error", "record")}
 _SECONDS = frozenset({"lock_timeout_s", "time_budget_s", "key_timeout_s", "plan_timeout_s"})
-_SWITCHES = frozenset({"manage_caches", "isolate", "adopt", "verbose", "finish_in_background"})
-_COUNTS = frozenset({"workers", "worker_memory_bytes", "worker_max_jobs", "max_keys"})
+_SWITCHES = frozenset({"manage_caches", "isolate", "adopt", "verbose", "finish_in_background", "early"})
+_COUNTS = frozenset({"workers", "worker_memory_bytes", "worker_max_jobs", "max_keys", "max_late_module_bytes"})
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ class Settings:
         ready_file: Kept up to date while a server warms up, for probes; None writes none. `JITWARM_READY_FILE`.
         monitor: Inside a server, after its start: `"warn"` tells each compile that still happens, and why; `"error"` also makes
             the launch raise; `"record"` also writes it down for `jitwarm learn`; `"off"` does not look. `JITWARM_MONITOR`.
+        early: Inside a server, begin to build while the weights are loaded. `JITWARM_EARLY=0` begins when they are.
+        max_late_module_bytes: Inside a server, GPU code that may be loaded after the server has measured its memory; None means
+            no limit. A key over it stays on disk. `JITWARM_MAX_LATE_MODULE_BYTES`.
         learned_keys: A `jitwarm.lock.toml`: keys that are warmed beside the declared ones; None means the one in the store's
             root, if it is there. `JITWARM_LEARNED_KEYS`.
     """
@@ -90,6 +93,8 @@ class Settings:
     verbose: bool = False
     ready_file: str | None = None
     monitor: Literal["off", "warn", "error", "record"] = "warn"
+    early: bool = True
+    max_late_module_bytes: int | None = None
     learned_keys: str | None = None
 
     @property
@@ -120,6 +125,7 @@ def read(
     file: Path | None = None,
     assignments: Iterable[str] = (),
     *,
+    like: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     **overrides: Any,
 ) -> Asked:
@@ -129,6 +135,7 @@ def read(
         file: A TOML file, or None.
         assignments: `max_num_seqs=64` sets a field, `example.hidden_sizes=[4096]` a plugin's own value. Values are TOML; what
             is no TOML is taken as text.
+        like: A configuration to begin with; file and assignments are over it.
         environ: Instead of `os.environ`.
         overrides: Fields of `Settings` that win over everything; None means not given.
 
@@ -136,9 +143,9 @@ def read(
         SettingsError: What is wrong, where, and the nearest right name.
     """
     source = _Source(file)
-    table = source.table
     settings_table = source.table_of("settings")
-    extra = source.table_of("extra")
+    extra = {**dict((like or {}).get("extra", {})), **source.table_of("extra")}
+    table = {**{name: value for name, value in (like or {}).items() if name != "extra"}, **source.table}
     for name, values in extra.items():
         if not isinstance(values, dict):
             hint = f"write [extra.<plugin>] above it, or --set <plugin>.{name}=..."
@@ -192,6 +199,16 @@ def read_config(values: Mapping[str, Any]) -> WarmupConfig:
     """
     _refuse_unknown(values, WarmupConfig, lambda _: "")
     return _config(values, lambda _: "")
+
+
+def read_settings(values: Mapping[str, Any]) -> Settings:
+    """Settings from plain data, checked like a file's.
+
+    Raises:
+        SettingsError: An unknown name, with the nearest right one, or a value of the wrong type.
+    """
+    _refuse_unknown(values, Settings, lambda _: "", "[settings] ")
+    return _check(values)
 
 
 class _Source:

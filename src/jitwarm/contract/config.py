@@ -85,6 +85,8 @@ class WarmupConfig:
         attention: The distinct attention groups of this rank.
         moe: The distinct MoE layer shapes of this rank.
         quantization: The method's name, or None.
+        has_layers: Whether `attention` and `moe` are known. Where they are not, because no model is loaded yet, a kernel that
+            asks for them waits until one is.
         extra: Each plugin's own values, by plugin name.
     """
 
@@ -106,6 +108,7 @@ class WarmupConfig:
     attention: tuple[AttentionGroup, ...] = ()
     moe: tuple[MoELayer, ...] = ()
     quantization: str | None = None
+    has_layers: bool = True
     extra: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def for_plugin(self, name: str) -> dict[str, Any]:
@@ -113,7 +116,9 @@ class WarmupConfig:
         return dict(self.extra.get(name, {}))
 
     @classmethod
-    def from_vllm(cls, vllm_config: Any, rank: int, extra: dict[str, dict[str, Any]] | None = None) -> Self:
+    def from_vllm(
+        cls, vllm_config: Any, rank: int, extra: dict[str, dict[str, Any]] | None = None, *, has_layers: bool = True
+    ) -> Self:
         """What a vLLM configuration says, as far as it says it; what is not there keeps its default.
 
         Attention groups and MoE layers are read from the layers that vLLM registers while it loads the model, so they are
@@ -123,11 +128,16 @@ class WarmupConfig:
             vllm_config: vLLM's `VllmConfig`, 0.29 or later.
             rank: This process's rank within its engine, as vLLM counts it (`worker.rank`).
             extra: Each plugin's own values.
+            has_layers: Whether the model is loaded.
         """
         fields = from_vllm.read(vllm_config, rank)
         fields["attention"] = tuple(AttentionGroup(**group) for group in fields["attention"])
         fields["moe"] = tuple(MoELayer(**layer) for layer in fields["moe"])
-        return cls(**fields, extra=dict(extra or {}))
+        return cls(**fields, has_layers=has_layers, extra=dict(extra or {}))
+
+    def for_kernels(self) -> "WarmupConfig":
+        """What kernels are asked with: this, or where the layers are not known yet, the same without an answer for them."""
+        return self if self.has_layers else _WithoutLayers(**vars(self))
 
     @property
     def is_first_pp_rank(self) -> bool:
@@ -162,3 +172,20 @@ class WarmupConfig:
             raise NeedsModel(
                 "needs the model", "this kernel takes its keys from live layers: it is warmed inside the engine"
             ) from None
+
+
+_OF_LAYERS = frozenset({"attention", "moe"})
+
+
+class _WithoutLayers(WarmupConfig):
+    """A configuration before the model is loaded. Two equal ones list equal keys, so keys that it gives can be built already."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _OF_LAYERS:
+            raise NeedsModel(
+                f"needs the model's layers: it asked for config.{name}", "it is warmed when they are there"
+            )
+        return super().__getattribute__(name)
+
+    def __repr__(self) -> str:
+        return "WarmupConfig(before the model is loaded)"

@@ -43,6 +43,7 @@ class BuiltinPolicy:
 
     Attributes:
         elsewhere: What is built in other processes, and the budget.
+        before_load: Called with each entry of the store that is about to be loaded; may raise `Skipped`.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class BuiltinPolicy:
         self._emit = emit
         self._lock_timeout_s = lock_timeout_s
         self.elsewhere = Elsewhere(isolation, emit)
+        self.before_load: Callable[[Entry], None] = lambda _: None
         self._records: dict[int, RegisteredKernel] = {}
         self._ahead: dict[str, int | Exception | None] = {}
 
@@ -132,6 +134,8 @@ class BuiltinPolicy:
                 n_built = self._n_built(job, known, lock)
                 if n_built is not None and known is None:
                     known = self._store.find(job.fingerprint)
+                if known is not None:
+                    self.before_load(known)
                 answer, n_compiled = self._build_here(job, known)
         if n_compiled and (n_built or known is not None):
             self._emit("load_recompiled", kernel=job.record.id, key=job.text, n=n_compiled)

@@ -60,6 +60,7 @@ class _Event(TypedDict, total=False):
     plugins: list[str] | dict[str, str]
     reason: str | None
     regions: list[str]
+    role: str
     root: str
     seconds: float
     site: str | None

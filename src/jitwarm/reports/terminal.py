@@ -135,6 +135,11 @@ def _show_head(say: _Voice, start: Start) -> None:
         phases = ", ".join(f"{span.name} {span.end_s - span.start_s:.1f} s" for span in process.phases)
         end = "" if process.is_complete else "; its warm-up did not end"
         say.line(f"  {process.name}: {phases}{end}", "dim" if process.is_complete else "yellow")
+    for builder in start.builders:
+        n = sum(len(worker.builds) for worker in start.workers if worker.parent == builder.id)
+        say.line(f"  {builder.name}: {_counted(n, 'key')} built", "dim")
+    if start.builders:
+        say.line(f"{start.hidden_s:.1f} s of compiling hidden behind loading; {start.added_s:.1f} s added to the start")
 
 
 def _coverage_table(start: Start) -> Table:

@@ -5,6 +5,6 @@ others can write is refused.
 """
 
 from jitwarm.store.records import Recorder, read_records
-from jitwarm.store.store import Entry, Store
+from jitwarm.store.store import Entry, Store, write_json
 
-__all__ = ["Entry", "Recorder", "Store", "read_records"]
+__all__ = ["Entry", "Recorder", "Store", "read_records", "write_json"]

@@ -26,6 +26,7 @@ function drawNumbers() {
   number("keys expected", count(head.n_keys), `of ${plural(data.names.length, "kernel")}`);
   number("warm", count(head.n_warm), head.n_keys ? `${Math.floor(100 * head.n_warm / head.n_keys)} % of them` : "");
   number("start", seconds(head.seconds), phasesText());
+  if (data.builders.length) number("added to the start", seconds(head.added_s), `${seconds(head.hidden_s)} of compiling hidden behind loading`);
   number("compiler runs", count(head.n_compiles), `in ${plural(data.n_workers, "compile process", "compile processes")}`);
   number("unexpected compiles", head.n_unexpected || head.watched_by.jitwarm !== undefined ? count(head.n_unexpected) : "not watched", head.n_unexpected ? `${seconds(head.seconds_lost)} lost` : "");
   number("never used", head.n_never_used === null ? "unknown" : count(head.n_never_used), head.n_never_used ? `${seconds(head.seconds_never_used)} to build` : "");
