@@ -11,12 +11,15 @@ _DEADLINE_S = 240
 
 
 class LoadingCPUWorker(CPUWorker):
-    """`LOADING` says how: `until N` keys are in the store, `kill` the builder when one is, or `fail` then."""
+    """`LOADING` says how: `until N` keys are in the store; `kill 1` kills the builder then, `fail 1` fails; `seconds S` waits."""
 
     def load_model(self, *args, **kwargs):
         super().load_model(*args, **kwargs)
         word, _, number = os.environ["LOADING"].partition(" ")
-        wait_for_keys(int(number or 1))
+        if word == "seconds":
+            time.sleep(float(number))
+            return
+        wait_for_keys(int(number))
         if word == "kill":
             os.kill(self._jitwarm_early._builder.pid, signal.SIGKILL)
         if word == "fail":
