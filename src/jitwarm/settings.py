@@ -22,7 +22,11 @@ from jitwarm.environment import OFF, ON, default_root
 from jitwarm.errors import SettingsError
 
 T = TypeVar("T")
-_WORDS = {"policy": ("warn", "strict"), "monitor": ("off", "warn", "error", "record")}
+_WORDS = {
+    "policy": ("warn", "strict"),
+    "monitor": ("off", "warn", "error", "record"),
+    "execution_warmup": ("off", "auto", "on"),
+}
 _SECONDS = frozenset({"lock_timeout_s", "time_budget_s", "key_timeout_s", "plan_timeout_s"})
 _SWITCHES = frozenset({"manage_caches", "isolate", "adopt", "verbose", "finish_in_background"})
 _COUNTS = frozenset({"workers", "worker_memory_bytes", "worker_max_jobs", "max_keys"})
@@ -65,6 +69,9 @@ class Settings:
         ready_file: Kept up to date while a server warms up, for probes; None writes none. `JITWARM_READY_FILE`.
         monitor: Inside a server, after its start: `"warn"` tells each compile that still happens, and why; `"error"` also makes
             the launch raise; `"record"` also writes it down for `jitwarm learn`; `"off"` does not look. `JITWARM_MONITOR`.
+        execution_warmup: Inside vLLM: `"auto"` tells what vLLM's own warm-up compiles that no plugin declares; `"on"` also runs
+            a prefill and a decode step through the worker, where vLLM does not; `"off"` does neither.
+            `JITWARM_EXECUTION_WARMUP`.
         learned_keys: A `jitwarm.lock.toml`: keys that are warmed beside the declared ones; None means the one in the store's
             root, if it is there. `JITWARM_LEARNED_KEYS`.
     """
@@ -90,6 +97,7 @@ class Settings:
     verbose: bool = False
     ready_file: str | None = None
     monitor: Literal["off", "warn", "error", "record"] = "warn"
+    execution_warmup: Literal["off", "auto", "on"] = "auto"
     learned_keys: str | None = None
 
     @property

@@ -58,7 +58,8 @@ def _wrap_worker(wrapper: Any) -> None:
             not_active(f"{type(exc).__name__}: {exc}")
             return original(self, *args, **kwargs)
         watch = warmup.warm_worker(self)
-        result = original(self, *args, **kwargs)
+        with watch.accounting(self):
+            result = original(self, *args, **kwargs)
         watch.after_start(self)
         return result
 
