@@ -186,9 +186,10 @@ def test_while_other_ranks_are_serving_there_is_no_run(start, monkeypatch):
 
 
 def test_a_worker_that_executes_in_another_way_is_left_alone(start):
-    worker = StandInWorker()
-    worker.model_runner = None
-    assert "not known here" in start(worker, "on")[0]["why"]
+    for runner in (None, types.SimpleNamespace(kv_cache_config=None)):
+        worker = StandInWorker()
+        worker.model_runner = runner
+        assert "not known here" in start(worker, "on")[0]["why"]
 
 
 def test_the_setting_is_read_from_the_environment():

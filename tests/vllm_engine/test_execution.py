@@ -2,7 +2,9 @@
 
 import os
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import kits
 import pytest
@@ -77,3 +79,66 @@ def test_every_rank_takes_part(start_engine):
     functions = {event["function"] for event in started.all("undeclared_compile")}
     assert "alpha_kernels:scale" in functions
     assert of_triton(started, "unexpected_compile") == []
+
+
+# --- the second model runner, which needs Triton on the device ---------------------------------------------------------
+
+
+class StandInConnector:
+    """A stand-in for the runner's KV connector; `is_disabled` is what it was told, in order."""
+
+    def __init__(self):
+        self.is_disabled = []
+
+    def set_disabled(self, value):
+        self.is_disabled.append(value)
+
+
+class StandInWorker:
+    """A stand-in for a worker with the second model runner: it executes nothing, and may raise at one of its steps."""
+
+    def __init__(self, runner, fails_at=None):
+        self.model_runner, self.fails_at, self.steps = runner, fails_at, []
+
+    def execute_model(self, scheduled):
+        self.steps.append(scheduled)
+        if len(self.steps) == self.fails_at:
+            raise RuntimeError("no more registers")
+
+    def sample_tokens(self, grammar):
+        del grammar
+
+
+@pytest.fixture
+def second_runner(monkeypatch):
+    """A stand-in with what vLLM's own `warmup_kernels` looks at."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
+    from vllm.v1.worker.gpu.model_runner import GPUModelRunner
+
+    spec = FullAttentionSpec(block_size=16, num_kv_heads=2, head_size=64, dtype=torch.float32)
+    runner = object.__new__(type("StandInRunner", (GPUModelRunner,), {}))
+    vars(runner).update(
+        adaptive_verification=None, rejection_sampler=None, num_speculative_steps=0, decode_query_len=1, is_pooling_model=False,
+        vllm_config=SimpleNamespace(is_mm_encoder_only=False, num_lookahead_tokens=0), max_model_len=128,
+        model_state=SimpleNamespace(), is_encoder_decoder=False, block_tables=None, kv_block_zeroer=None, is_last_pp_rank=True,
+        kv_cache_config=SimpleNamespace(kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec)], num_blocks=100),
+        scheduler_config=SimpleNamespace(max_num_seqs=4, max_num_batched_tokens=128),
+        model_config=SimpleNamespace(get_vocab_size=lambda: 512), kv_connector=StandInConnector(),
+    )  # fmt: skip
+    return runner
+
+
+@pytest.mark.parametrize("fails_at", [None, 2])
+def test_the_second_model_runner_is_warmed_by_vllms_own_function_and_left_clean(second_runner, fails_at):
+    from jitwarm.integrations.vllm.execution import execute
+
+    worker = StandInWorker(second_runner, fails_at)
+    with pytest.raises(RuntimeError) if fails_at else nullcontext():
+        assert execute(worker) == 4
+    first, last = worker.steps[0], worker.steps[-1]
+    assert last.finished_req_ids == {request.req_id for request in first.scheduled_new_reqs}
+    assert len(last.finished_req_ids) == 4
+    assert second_runner.kv_connector.is_disabled[0] is True
+    assert second_runner.kv_connector.is_disabled[-1] is False

@@ -100,7 +100,7 @@ class Execution:
         self._emit("phase_start", phase="execution")
         try:
             with self._monitor.accounting(EXECUTION_RUN), _undisturbed(worker):
-                n_requests = _execute(worker)
+                n_requests = execute(worker)
         except Exception as exc:  # noqa: BLE001 - whatever fails here, the engine starts
             error = text_of(exc)
             complain(f"the execution run failed, and what it did not reach will compile when it is first used: {error}")
@@ -112,7 +112,10 @@ class Execution:
 
 def why_not(worker: Any, *, is_serving: bool) -> str:
     """Why there can be no execution run; empty where there can. Asks nothing that ranks of one engine may differ in."""
-    return next(_obstacles(worker, is_serving=is_serving), "")
+    try:
+        return next(_obstacles(worker, is_serving=is_serving), "")
+    except Exception as exc:  # noqa: BLE001 - a model runner that has something else where we look
+        return f"{type(worker).__qualname__} executes in a way that is not known here: {text_of(exc)}"
 
 
 def _obstacles(worker: Any, *, is_serving: bool) -> Iterator[str]:
@@ -140,8 +143,15 @@ def _is_v2(runner: Any) -> bool:
     return any(kind.__module__ == _V2_RUNNER for kind in type(runner).__mro__)
 
 
-def _execute(worker: Any) -> int:
-    """Execute all steps and clean up. Returns the number of requests."""
+def execute(worker: Any) -> int:
+    """Execute all steps, and have the worker forget the requests, also when one raised.
+
+    Returns:
+        The number of requests.
+
+    Raises:
+        Exception: What the first step that failed has raised.
+    """
     if _is_v2(worker.model_runner):
         return _as_vllm_would(worker)
     requests = Requests(worker.model_runner)
