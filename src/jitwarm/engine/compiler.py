@@ -229,7 +229,7 @@ class BuiltinPolicy:
             known = None
             answer, count = self._watched(job)
         seconds = round(time.monotonic() - start, 4)
-        if answer is Outcome.COMPILED and not count.n_compiled:
+        if answer is Outcome.COMPILED and known is None and not count.n_compiled:
             count.add_compile()
         if count.n_compiled or known is None:
             entry = Entry(job.fingerprint, job.record.id, job.text, str(job.target), job.toolchain, {}, seconds)
