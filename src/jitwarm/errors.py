@@ -112,6 +112,10 @@ class CompileError(JitwarmError):
     """A compiler answered, but what it made cannot be used (wrong architecture, no binary)."""
 
 
+class FetchError(JitwarmError):
+    """A file that was built elsewhere cannot be had, or is not what was asked for. Nothing was left behind: compile it."""
+
+
 class WorkerDiedError(CompileError):
     """The process that compiled a key ended: the compiler crashed, was killed, or ran out of memory."""
 

@@ -22,7 +22,11 @@ from jitwarm.environment import OFF, ON, default_root
 from jitwarm.errors import SettingsError
 
 T = TypeVar("T")
-_WORDS = {"policy": ("warn", "strict"), "monitor": ("off", "warn", "error", "record")}
+_WORDS = {
+    "policy": ("warn", "strict"),
+    "monitor": ("off", "warn", "error", "record"),
+    "execution_warmup": ("off", "auto", "on"),
+}
 _SECONDS = frozenset({"lock_timeout_s", "time_budget_s", "key_timeout_s", "plan_timeout_s"})
 _SWITCHES = frozenset({"manage_caches", "isolate", "adopt", "verbose", "finish_in_background", "early"})
 _COUNTS = frozenset({"workers", "worker_memory_bytes", "worker_max_jobs", "max_keys", "max_late_module_bytes"})
@@ -68,6 +72,9 @@ class Settings:
         early: Inside a server, begin to build while the weights are loaded. `JITWARM_EARLY=0` begins when they are.
         max_late_module_bytes: Inside a server, GPU code that may be loaded after the server has measured its memory; None means
             no limit. A key over it stays on disk. `JITWARM_MAX_LATE_MODULE_BYTES`.
+        execution_warmup: Inside vLLM: `"auto"` tells what vLLM's own warm-up compiles that no plugin declares; `"on"` also runs
+            a prefill and a decode step through the worker, where vLLM does not; `"off"` does neither.
+            `JITWARM_EXECUTION_WARMUP`.
         learned_keys: A `jitwarm.lock.toml`: keys that are warmed beside the declared ones; None means the one in the store's
             root, if it is there. `JITWARM_LEARNED_KEYS`.
     """
@@ -95,6 +102,7 @@ class Settings:
     monitor: Literal["off", "warn", "error", "record"] = "warn"
     early: bool = True
     max_late_module_bytes: int | None = None
+    execution_warmup: Literal["off", "auto", "on"] = "auto"
     learned_keys: str | None = None
 
     @property

@@ -54,6 +54,34 @@ class MonitoredCPUWorker(CPUWorker):
         return _attempt(lambda: GEMM.factory(**arguments))
 
 
+class SteppingCPUWorker(MonitoredCPUWorker):
+    """Each step of the model uses a kernel of which nobody declares this block size, as the model's own code would."""
+
+    def compile_or_warm_up_model(self):
+        return CPUWorker.compile_or_warm_up_model(self)
+
+    def execute_model(self, scheduler_output):
+        if scheduler_output.total_num_scheduled_tokens:
+            self.use_triton(256)
+        return super().execute_model(scheduler_output)
+
+
+class FailingCPUWorker(CPUWorker):
+    """The second time that tokens are sampled, the sampler raises."""
+
+    n_sampled = 0
+
+    def sample_tokens(self, grammar_output):
+        self.n_sampled += 1
+        if self.n_sampled == 2:
+            self.model_runner._sample = self._fail
+        return super().sample_tokens(grammar_output)
+
+    def _fail(self, *_):
+        del self.model_runner._sample
+        raise RuntimeError("no more registers")
+
+
 def _use_cutedsl(kernel, key):
     if not kernel.is_warm(key):
         kernel.compile(key)

@@ -28,6 +28,10 @@ def document(start: Start) -> dict[str, Any]:
         "keys": [_key(start, key) for key in start.keys.values()],
         "unlisted": [asdict(unlisted) for unlisted in start.unlisted],
         "unexpected": [_unexpected(start, found) for found in start.unexpected],
+        "undeclared": [{**_unexpected(start, found), "during": found.during} for found in start.undeclared],
+        "execution": None
+        if start.execution is None
+        else {**asdict(start.execution), "seconds": _round(start.execution.seconds)},
         "reloaded": [_late(late) for late in start.reloads],
         "modules_loaded": [_late(late) for late in start.modules],
         "never_used": None
@@ -68,6 +72,7 @@ def headline(start: Start) -> dict[str, Any]:
         "watched_by": start.watched_by,
         "n_unexpected": len(start.unexpected),
         "seconds_lost": _round(start.seconds_lost),
+        "n_undeclared": len(start.undeclared),
         "n_reloaded": len(start.reloads),
         "n_never_used": None if idle is None else len(idle),
         "seconds_never_used": None if idle is None else _round(sum(key.seconds for key in idle)),
@@ -144,6 +149,7 @@ def _unexpected(start: Start, found: Unexpected) -> dict[str, Any]:
     names = {process.id: process.name for process in start.processes}
     record = asdict(found)
     record.pop("at_s")
+    record.pop("during")
     return {
         **record,
         "plugin": found.plugin,

@@ -47,8 +47,9 @@ def embedded(value: Any) -> str:
 def data(start: Start) -> dict[str, Any]:
     """What the page shows: the document, with its keys as rows, and the time line."""
     whole = document(start)
-    shown = ("processes", "builders", "plugins", "kernels", "unlisted", "unexpected", "reloaded", "modules_loaded", "incidents",
-             "refused", "policy_errors", "left_out", "versions", "environment", "config")  # fmt: skip
+    shown = ("processes", "builders", "plugins", "kernels", "unlisted", "unexpected", "undeclared", "execution", "reloaded",
+             "modules_loaded", "incidents", "refused", "policy_errors", "left_out", "versions", "environment",
+             "config")  # fmt: skip
     names = {name: i for i, name in enumerate(dict.fromkeys(key.kernel for key in start.keys.values()))}
     order = {name: i for i, name in enumerate(start.keys)}
     return {

@@ -38,6 +38,7 @@ class _Event(TypedDict, total=False):
     differences: list[str]
     digest: str | None
     distribution: str
+    during: str
     error: str | None
     file: str
     function: str | None

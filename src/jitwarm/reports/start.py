@@ -171,6 +171,7 @@ class Unexpected:
     """A compile after the warm-up, all its occurrences and ranks together.
 
     Attributes:
+        during: In what it happened, before anything was served; empty for one that a request waited for.
         what: `compile` or `tuning`.
         function: `module:qualname` of what was compiled.
         kernel: Kernel id; empty for a function that no plugin declares.
@@ -197,6 +198,7 @@ class Unexpected:
     line: str
     site: str
     first_s: float
+    during: str = ""
     seconds: float = 0.0
     n: int = 0
     processes: list[str] = field(default_factory=list)
@@ -206,6 +208,24 @@ class Unexpected:
     def plugin(self) -> str:
         """Whose kernel it is; empty for nobody's."""
         return plugin_of(self.kernel)
+
+
+@dataclass
+class ExecutionRun:
+    """The execution run of one start, all ranks together: that of the rank which came off worst.
+
+    Attributes:
+        status: `done`, `failed` or `not_run`.
+        by: `jitwarm`, or `vllm` where its own warm-up executes; empty if nobody's.
+        n: Requests; steps where it was vLLM's.
+        why: Why it failed, or why there was none.
+    """
+
+    status: str
+    by: str = ""
+    n: int = 0
+    seconds: float = 0.0
+    why: str = ""
 
 
 @dataclass
@@ -242,6 +262,8 @@ class Start:
         builders: Those that built while these loaded; a key is theirs to try, and not theirs to miss.
         started_ns: Wall clock of the first event.
         keys: In the order of the plan.
+        undeclared: What compiled after our warm-up and before anything was served.
+        execution: None where no account was kept.
         watched_by: Who was armed after the warm-up: `jitwarm`, `vllm`; empty if nobody was.
         uses_unknown: Kernels of which nobody can see whether a key is used.
         versions, environment, config: Of the first process; ranks of one start agree in what decides.
@@ -258,6 +280,8 @@ class Start:
     keys: dict[tuple[str, str], Key] = field(default_factory=dict)
     unlisted: list[Unlisted] = field(default_factory=list)
     unexpected: list[Unexpected] = field(default_factory=list)
+    undeclared: list[Unexpected] = field(default_factory=list)
+    execution: ExecutionRun | None = None
     reloads: list[Late] = field(default_factory=list)
     modules: list[Late] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)

@@ -84,7 +84,8 @@ def _around_warm_up(worker: Any, call: Callable[[], Any]) -> Any:
     if warmup is None:
         return call()
     watch = warmup.warm_worker(worker)
-    result = call()
+    with watch.accounting(worker):
+        result = call()
     watch.after_start(worker)
     return result
 

@@ -19,6 +19,7 @@ from jitwarm.environment import LINEAGE
 from jitwarm.errors import JitwarmError, WarmupFailedError, text_of
 from jitwarm.integrations.vllm import REGISTERED, adoption, complain, early
 from jitwarm.integrations.vllm.asked import asked_of, forget_default_caches, n_ranks_on_node
+from jitwarm.integrations.vllm.execution import Execution
 from jitwarm.integrations.vllm.reporting import Reporter, complaints
 from jitwarm.monitor import Monitor
 from jitwarm.observers import observers
@@ -41,12 +42,20 @@ class Watch:
         self._session = session
         self._monitor = monitor
         self._was_armed = _is_armed()
+        self._execution = Execution(session, monitor) if session and monitor else None
+
+    def accounting(self, worker: Any) -> AbstractContextManager[None]:
+        """Entered around the worker's own warm-up: what compiles in it, nobody has declared."""
+        return self._execution.accounting(worker) if self._execution else nullcontext()
 
     def after_start(self, worker: Any) -> None:
         """Called when the worker's own warm-up is over."""
         if self._session is None:
             return
         try:
+            if self._execution is not None:
+                with _lenient_monitor():
+                    self._execution.run(worker, is_serving=self._was_armed)
             self._note_start(worker)
         except Exception as exc:  # noqa: BLE001 - notes never stop an engine
             complain(f"the event log is incomplete: {text_of(exc)}")
