@@ -11,7 +11,9 @@ from jitwarm.reports.reading import Event, Log, read_runs
 from jitwarm.reports.start import Incident, Key, Process, Start, Unlisted
 from jitwarm.reports.tracks import Tracks
 
-_BEFORE_START = frozenset({"registered", "phase_start", "phase_end", "early_start", "early_failed", "loaded_early"})
+_BEFORE_START = frozenset(
+    {"registered", "phase_start", "phase_end", "early_start", "early_failed", "loaded_early", "undeclared_compile"}
+)
 # Whatever a handler meets in an event that lacks a field, or has another shape than ours.
 ODD = (KeyError, TypeError, ValueError, AttributeError)
 _INCIDENTS: dict[str, Callable[[Event], str]] = {

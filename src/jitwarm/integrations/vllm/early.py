@@ -12,8 +12,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from jitwarm.contract.config import WarmupConfig
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from jitwarm.session import Session
 
 _ATTRIBUTE = "_jitwarm_early"
+_PROFILE = "vLLM's memory profile"
+_ENVELOPE = frozenset({"v", "t_ns", "mono_ns", "run", "pid"})
 
 
 def begin(worker: Any) -> None:
@@ -97,7 +99,8 @@ class Early:
         except Exception as exc:  # noqa: BLE001 - a head start
             self._log.emit("early_failed", error=text_of(exc))
         self._log.emit("phase_start", phase="memory profile")
-        yield
+        with self._accounting():
+            yield
         self._log.emit("phase_end", phase="memory profile")
 
     def will_build(self, fingerprint: str) -> bool:
@@ -115,6 +118,8 @@ class Early:
     def close(self) -> None:
         """End the builder and what it started. Again is harmless."""
         self._builder.close()
+        if self._prepared:
+            self._prepared[0].finish()
         self._log.close()
         self._prepared = None
 
@@ -137,6 +142,7 @@ class Early:
                 Asked(self._spec.config, settings, read_learned(settings)),
                 Target.parse(self._spec.target),
                 prepare_thread=device_chooser(self._worker),
+                listeners=[self._forward],
                 role="early",
             )
             self._log.emit("phase_start", phase="early plan")
@@ -156,8 +162,23 @@ class Early:
         seconds = round(time.monotonic() - start, 4)
         self._log.emit("phase_end", phase="early load")
         self._log.emit("loaded_early", n=len(found), n_planned=plan.n_keys, seconds=seconds)
-        session.finish()
         self._keep_log()
+
+    def _accounting(self) -> AbstractContextManager[None]:
+        """What compiles all the same, in vLLM's profile run, is told: it was not declared, or not built in time."""
+        if self._prepared is None:
+            return nullcontext()
+        session, plan = self._prepared
+        try:
+            return session.monitor(plan).accounting(_PROFILE)
+        except Exception as exc:  # noqa: BLE001 - an account, no more
+            self._log.emit("early_failed", error=text_of(exc))
+            return nullcontext()
+
+    def _forward(self, event: Mapping[str, Any]) -> None:
+        """What compiled before the seam is this log's; the session's own is not kept."""
+        if event["event"] == "undeclared_compile":
+            self._log.emit(**{name: value for name, value in event.items() if name not in _ENVELOPE})
 
     def _keep_log(self) -> None:
         """Write the events of before the warm-up; the store makes its directory, so that it is private."""
