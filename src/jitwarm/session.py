@@ -19,6 +19,7 @@ from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.deadlines import Deadline
 from jitwarm.device import may_have_device, target_of
+from jitwarm.engine.agreement import Alone, Group
 from jitwarm.engine.compiler import BuiltinPolicy
 from jitwarm.engine.container import memory_for_each_bytes, usable_cpus
 from jitwarm.engine.elsewhere import OVER
@@ -30,6 +31,7 @@ from jitwarm.engine.processes import Limits
 from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
 from jitwarm.engine.schedule import ExpectedSeconds, Item, first_of_each_first, longest_first
+from jitwarm.engine.tuning import Tuning
 from jitwarm.engine.workers import Workers
 from jitwarm.environment import compiler_variables
 from jitwarm.errors import (
@@ -42,7 +44,7 @@ from jitwarm.listing import Listing
 from jitwarm.monitor import ExpectedKernel, ExpectedKey, Monitor, described
 from jitwarm.registry import RefusedPlugin, Registry
 from jitwarm.settings import Asked, matches
-from jitwarm.store import Recorder, Store
+from jitwarm.store import Recorder, Store, TunedStore
 from jitwarm.tracing import Explanation, noted
 
 # Each holds a compiler and the plugin's imports, half a gigabyte and more.
@@ -103,6 +105,8 @@ class Session:
         )
         self.asked = _with_learned(asked, self.registry.backends, self.target)
         self.kernels: list[RegisteredKernel] = []
+        self.meet: Callable[[], Group] = Alone
+        self._tuning: Tuning | None = self._make_tuning(prepare_thread)
         self._n_ranks = n_ranks
         self._executor = executor
         self._workers = Workers(self._modules_of, self.log.emit, self._limits())
@@ -158,7 +162,9 @@ class Session:
         self._listing.explains = explains
         kernels = self.kernels or self.discover()
         chosen = [kernel for kernel in kernels if matches(kernel.id, [kernel_glob])]
-        if not chosen and (kernels or kernel_glob != "*"):
+        artifacts, unknown = self.registry.artifacts(self.asked.config, self.target)
+        artifacts = [artifact for artifact in artifacts if matches(artifact.id, [kernel_glob])]
+        if not chosen and not artifacts and (kernels or kernel_glob != "*"):
             refused = [f"plugin {plugin.name} was refused: {plugin.reason}" for plugin in self.registry.refused]
             ids = ", ".join(kernel.id for kernel in kernels)
             hint = "; ".join([f"kernels are {ids}" if ids else "no kernel is installed", *refused])
@@ -167,6 +173,8 @@ class Session:
             self.prestart(chosen)
         plan = make_plan(chosen, self._listing.keys_in_time, self.target)
         announce(plan, self.log.emit)
+        if self._tuning:
+            self._tuning.plan(artifacts, unknown)
         if will_run:
             self._note_regions(plan)
         return plan
@@ -206,6 +214,7 @@ class Session:
         ready = self._as_they_are_built(keys)
         try:
             run(ready, self._compile, self.log.emit)
+            self.tune()
         finally:
             if isinstance(ready, Generator):
                 ready.close()  # nothing more is begun
@@ -214,6 +223,15 @@ class Session:
             self._workers.close()
             self.log.emit("run_end")
         return self.report
+
+    def tune(self) -> None:
+        """Apply tuned artifacts, and tune what is not kept; once, together with the ranks that `meet` finds.
+
+        `run` ends with it. Whoever cannot run calls it all the same, where other ranks may be waiting.
+        """
+        tuning, self._tuning = self._tuning, None
+        if tuning:
+            tuning.run(self.meet)
 
     def monitor(self, plan: Plan) -> Monitor:
         """The monitor of this process, which knows what this run has made warm; it is armed when it is entered."""
@@ -284,6 +302,25 @@ class Session:
         return ExpectedKernel(
             record, keys, self._listing.domains.get(planned.id, ()), planned.problem[1] if planned.problem else ""
         )
+
+    def _make_tuning(self, prepare_thread: Callable[[], None]) -> Tuning:
+        settings = self.asked.settings
+        return Tuning(
+            self.asked.config,
+            self.target,
+            TunedStore(self.root, settings.lock_timeout_s),
+            self.log.emit,
+            Deadline(settings.tune_timeout_s, prepare_thread, "JITWARM_TUNE_TIMEOUT_S"),
+            has_device=self._on_device(),
+            may_tune=settings.tune == "auto",
+            reason_to_skip=self._reason_not_to_tune,
+        )
+
+    def _reason_not_to_tune(self, artifact_id: str) -> str:
+        settings = self.asked.settings
+        if matches(artifact_id, settings.disable):
+            return "disabled by JITWARM_DISABLE"
+        return "JITWARM_TUNE is off" if settings.tune == "off" else ""
 
     def _modules_of(self, backend_name: str) -> Sequence[str]:
         """What a compile process for a backend imports first; asked late, when every plugin's backends are known."""

@@ -18,12 +18,13 @@ from jitwarm.engine.report import Report
 from jitwarm.environment import CACHE_VARIABLES, LINEAGE, default_root
 from jitwarm.errors import JitwarmError, WarmupFailedError, text_of
 from jitwarm.integrations.vllm import REGISTERED, adoption, complain
+from jitwarm.integrations.vllm.group import Meeting
 from jitwarm.integrations.vllm.reporting import Reporter, complaints
 from jitwarm.monitor import Monitor
 from jitwarm.observers import observers
 from jitwarm.patches import Patch
 from jitwarm.session import Session
-from jitwarm.settings import Asked, read_leniently
+from jitwarm.settings import Asked, Settings, read_leniently
 
 _MONITOR = "vllm.utils.jit_monitor"
 
@@ -109,20 +110,22 @@ def warm_worker(worker: Any) -> Watch:
     Raises:
         WarmupFailedError: Policy `strict`, and something is not warm. Nothing else: a fault of ours is one line in the log.
     """
-    is_strict = False
+    is_strict, meeting = False, Meeting(worker.vllm_config, Settings())
     try:
         asked = _asked(worker.vllm_config)
+        meeting = Meeting(worker.vllm_config, asked.settings)
         is_strict = asked.settings.policy == "strict"
         if asked.settings.disable == ("*",):
             _tell_probes(worker, "switched off")
             return Watch()
         _disarm()
         with _lenient_monitor():
-            return Watch(*_warm(worker, asked))
+            return Watch(*_warm(worker, asked, meeting))
     except WarmupFailedError:
         raise
     except Exception as exc:
         told = str(exc) if isinstance(exc, JitwarmError) else f"{text_of(exc)}\n{traceback.format_exc()}"
+        meeting.excuse(f"no warm-up: {text_of(exc)}")
         if is_strict:
             raise WarmupFailedError(f"jitwarm: no warm-up: {told}", "JITWARM_POLICY is strict") from exc
         complain(f"no warm-up: {told}")  # whatever fails here, the engine starts
@@ -147,7 +150,7 @@ def _asked(vllm_config: Any) -> Asked:
     return asked
 
 
-def _warm(worker: Any, asked: Asked) -> tuple[Session, Monitor]:
+def _warm(worker: Any, asked: Asked, meeting: Meeting) -> tuple[Session, Monitor]:
     settings = asked.settings
     config = WarmupConfig.from_vllm(worker.vllm_config, worker.rank, asked.config.extra)
     _forget_default_caches()
@@ -160,6 +163,7 @@ def _warm(worker: Any, asked: Asked) -> tuple[Session, Monitor]:
         rank=worker.rank,
         n_ranks=_n_ranks_on_node(worker.vllm_config),
     )
+    session.meet = meeting
     try:
         plan = _run(worker, session)
         reporter.close(session)
@@ -180,7 +184,11 @@ def _run(worker: Any, session: Session) -> Plan:
         with _phase(session, "plan"):
             plan = session.plan(will_run=True)
         with _phase(session, "warmup"):
-            session.run(plan)
+            try:
+                session.run(plan)
+            except Exception:
+                session.tune()  # the other ranks may be waiting
+                raise
     session.finish_in_background(plan)
     return plan
 
