@@ -155,6 +155,13 @@ def test_what_one_rank_cannot_apply_is_taken_back_on_all(ranks, tmp_path):
     assert [kept(tmp_path / f"node{rank}") for rank in range(3)] == [[], [], []]
 
 
+def test_a_kept_result_that_cannot_be_applied_is_tuned_again_at_the_next_start(ranks):
+    ranks({"tunes": "old"}, {})
+    assert outcomes(ranks({}, {"apply": "raises"}, name="second")) == ["failed", "failed"]
+    answers = ranks({"tunes": "new"}, {}, name="third")
+    assert in_use(answers) == ["new", "new"]
+
+
 def test_without_revert_it_is_said_that_ranks_differ(ranks):
     answers = ranks({"revert": False}, {"apply": "raises", "revert": False})
     assert outcomes(answers) == ["failed", "failed"]

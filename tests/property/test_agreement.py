@@ -12,7 +12,10 @@ FINGERPRINTS, DIGESTS = ("stage 0", "stage 1"), ("", "", "x", "y")
 PROBLEMS = st.just((Outcome.FAILED.value, "odd")) | st.just((Outcome.SKIPPED.value, "off"))
 
 
-def worlds(problems=st.none()):
+NO_PROBLEMS = st.none()
+
+
+def worlds(problems=NO_PROBLEMS):
     """Where each of up to six ranks stands; all of one kind of tuning, as ranks with the same code are."""
     standing = st.tuples(
         st.sampled_from(FINGERPRINTS), st.sampled_from(DIGESTS), st.sampled_from(["", "no GPU"]), problems

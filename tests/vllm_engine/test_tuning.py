@@ -1,10 +1,13 @@
 """Tuned artifacts in a real engine of two ranks: tuned once, applied by both or by none."""
 
+from pathlib import Path
+
 import pytest
-from conftest import PACKAGES
 from kits import install
 
 pytestmark = pytest.mark.vllm
+
+PACKAGE = Path(__file__).parent / "packages" / "tuned_kernels.py"
 
 TWO_RANKS = {"worker_cls": "engine_worker.MonitoredCPUWorker", "tensor_parallel_size": 2}
 IN_USE = [["tuned_in_use", []]]
@@ -12,13 +15,20 @@ IN_USE = [["tuned_in_use", []]]
 
 @pytest.fixture
 def start(start_engine, site):
-    install(site, "tuned_kernels", (PACKAGES / "tuned_kernels.py").read_text(), plugin="tuned")
-    return lambda **variables: start_engine(IN_USE, TWO_RANKS, JITWARM_PLUGINS="tuned", **variables)
+    install(site, "tuned_kernels", PACKAGE.read_text(), plugin="tuned")
+    return lambda **variables: start_engine(
+        IN_USE,
+        TWO_RANKS,
+        JITWARM_PLUGINS="tuned",
+        VLLM_CPU_OMP_THREADS_BIND="0|1",
+        VLLM_CPU_NUM_OF_RESERVED_CPU="0",
+        **variables,
+    )
 
 
 def test_one_rank_tunes_both_apply_and_the_next_start_finds_it(start):
     first = start()
-    assert len(first.answer["tokens"]) == 3
+    assert len(first.answer.get("tokens", ())) == 3, first.log[-9000:]
     [[mine, others]] = first.answer["calls"]
     assert mine == others
     assert mine.startswith("found by rank 0")

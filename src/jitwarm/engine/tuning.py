@@ -254,6 +254,7 @@ class Tuning:
             self._keep(item, own, rank)
             return
         why = f"rank {failed[0]}: {answers[failed[0]]['error']}" if failed else "equal ranks merged to other bytes"
+        self._store.forget(item.fingerprint)  # what was kept is of no use: the next start tunes
         self._end(item, Outcome.FAILED, f"not applied: {why}{self._taken_back(item)}")
 
     def _taken_back(self, item: _Item) -> str:

@@ -91,6 +91,11 @@ class TunedStore:
         except OSError as exc:
             raise StoreError(f"cannot write {self._directory}: {exc.strerror or exc}", "free space there") from exc
 
+    def forget(self, fingerprint: str) -> None:
+        """Remove the record of an entry, so that it is a miss. Never raises."""
+        with contextlib.suppress(OSError):
+            self._record(fingerprint).unlink(missing_ok=True)
+
     def _locked(self, fingerprint: str) -> AbstractContextManager[object]:
         """Bytes and record of two writers must not mix."""
         self._locks.mkdir(exist_ok=True)
