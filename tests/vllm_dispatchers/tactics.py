@@ -78,26 +78,38 @@ def observed():
         flashinfer_autotune(runner)
         found["vLLM's own step, in a temporary directory"] = {"timed": len(N_TIMED), "dummy runs": len(N_DUMMY_RUNS)}
 
+    found |= of_bytes(artifact, tuner, data)
+    with changed(runner.vllm_config.parallel_config, pipeline_parallel_size=1):
+        found["managed store"] = raised(artifact.fingerprint, config)
+    found["needs a model"] = raised(config.require_runner) == NeedsModel.__name__
+    return found
+
+
+def of_bytes(artifact, tuner, data):
+    """What becomes of bytes that are not as they were, and of those of several ranks."""
     forget(tuner)
     document = json.loads(data)
     other = {**document, "_metadata": {**document["_metadata"], "flashinfer_version": "0.0.1"}}
     no_tactic = {"_metadata": document["_metadata"], "key": []}
     bad = {"cut off": data[:-9], "no document": b"[]", "no tactic": json.dumps(no_tactic).encode(),
            "other environment": json.dumps(other).encode()}  # fmt: skip
-    found["refused"] = {name: raised(artifact.apply, content) for name, content in bad.items()}
-    found["after that"] = {"tactic": tactic(), "files": len(list(cache_files()))}
+    refused = {name: raised(artifact.apply, content) for name, content in bad.items()}
+    after = {"tactic": tactic(), "files": len(list(cache_files()))}
 
-    theirs = {"_metadata": document["_metadata"], "_generation": "x", "key of rank 1": ["Runner", 4]}
-    merged = artifact.merge([data, json.dumps(theirs).encode()])
-    found["merged"] = {
-        "all entries": set(json.loads(merged)) == (set(document) | set(theirs)) - {"_generation"},
-        "order of ranks": artifact.merge([data, data]) == artifact.merge([data]),
+    theirs = {
+        "_metadata": document["_metadata"],
+        "_generation": "x",
+        "of rank 1": ["Runner", 4],
+        "of both": ["Runner", 4],
+    }
+    mine = json.dumps({**document, "of both": ["Runner", 1]}).encode()
+    merged = json.loads(artifact.merge([mine, json.dumps(theirs).encode()]))
+    merged_as = {
+        "all entries": set(merged) == (set(document) | set(theirs)) - {"_generation"},
+        "the lowest rank counts": merged["of both"][1] == 1,
         "other GPUs": raised(artifact.merge, [data, json.dumps(other).encode()]),
     }
-    with changed(runner.vllm_config.parallel_config, pipeline_parallel_size=1):
-        found["managed store"] = raised(artifact.fingerprint, config)
-    found["needs a model"] = raised(config.require_runner) == NeedsModel.__name__
-    return found
+    return {"refused": refused, "after that": after, "merged": merged_as}
 
 
 def stand_in_runner():
@@ -186,6 +198,7 @@ def _stand_ins():
     import vllm.distributed.parallel_state as state
     from flashinfer.autotuner import AutoTuner
 
+    state.get_node_count = lambda: 1
     alone = SimpleNamespace(world_size=1, rank_in_group=0, cpu_group=None)
     state.get_world_group = state.get_tp_group = lambda: alone
     state.get_pp_group = lambda: SimpleNamespace(world_size=2, rank_in_group=0)

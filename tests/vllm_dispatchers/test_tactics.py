@@ -48,4 +48,4 @@ def test_bytes_that_cannot_be_used_change_nothing(observed):
 
 
 def test_the_results_of_ranks_are_merged(observed):
-    assert observed["merged"] == {"all entries": True, "order of ranks": True, "other GPUs": "ValueError"}
+    assert observed["merged"] == {"all entries": True, "the lowest rank counts": True, "other GPUs": "ValueError"}
