@@ -183,6 +183,14 @@ def test_a_rank_whose_plugin_failed_keeps_the_others_from_applying(ranks):
     assert "rank 1: plugin acme is refused: no torch" in answers[0]["error"]
 
 
+@pytest.mark.parametrize("does", [{"fails": "no warm-up: no target"}, {"plans": False}], ids=["no session", "no plan"])
+def test_a_rank_whose_warm_up_failed_keeps_the_others_from_applying(ranks, does):
+    answers = ranks({}, does)
+    assert (n_tuned(answers), in_use(answers)) == ([0, 0], [None, None])
+    assert answers[0]["outcome"] == "failed"
+    assert "rank 1: " in answers[0]["error"]
+
+
 def test_ranks_that_differ_are_groups_of_their_own(ranks, tmp_path):
     """As the stages of a pipeline do: other layers, other results; and a rank without any is none of their business."""
     first, last = {"fingerprint": "stage 0"}, {"fingerprint": "stage 1"}

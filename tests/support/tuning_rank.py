@@ -5,7 +5,7 @@ Each rank is a process, forked from this one, which has imported torch. When all
 SPEC: `meeting` (a file that does not exist yet), `timeout_s`, `starts` (which of the ranks come), and `ranks`, each with `root`
 and with what it does: `artifact` (false: it lists none), `absent` (why its plugin could not list any), `fingerprint`, `tunes`
 (what `tune` answers), `tune` ("raises", "dies", "hangs"), `apply` ("raises", "dies"), `revert` (false: there is none),
-`collective`, `merges`, `needs_device`, `may_tune`.
+`collective`, `merges`, `needs_device`, `may_tune`, `plans` (false: its run failed before that), `fails` (why there is none).
 `SPEC.<rank>` has the answer: `outcome`, `error`, `in_use` (what is applied at the end), `n_tuned`, `events`.
 """
 
@@ -79,13 +79,15 @@ def tuning_of(does, emit, timeout_s):
         may_tune=does.get("may_tune", True),
     )
     listed = [RegisteredArtifact("acme:result", artifact, "acme", "acme 1.0")] if does.get("artifact", True) else []
-    tuning.plan(listed, {"acme": does["absent"]} if "absent" in does else {})
+    if does.get("plans", True):
+        tuning.plan(listed, {"acme": does["absent"]} if "absent" in does else {})
     return artifact, tuning
 
 
 def main(spec, rank, answer):
     import torch.distributed
 
+    from jitwarm.engine.tuning import take_part
     from jitwarm.integrations.vllm.group import TorchGroup
 
     spec = json.loads(Path(spec).read_text())
@@ -94,7 +96,14 @@ def main(spec, rank, answer):
         spec["ranks"][rank], lambda event, **fields: events.append({"event": event, **fields}), spec["timeout_s"] / 2
     )
     store = torch.distributed.FileStore(spec["meeting"], len(spec["ranks"]))
-    tuning.run(lambda: TorchGroup(store, rank, len(spec["ranks"]), spec["timeout_s"]))
+
+    def meet():
+        return TorchGroup(store, rank, len(spec["ranks"]), spec["timeout_s"])
+
+    if why := spec["ranks"][rank].get("fails"):
+        take_part(meet(), why)
+    else:
+        tuning.run(meet)
     last = events[-1] if events[-1:] and events[-1]["event"] == "key_end" else {}
     document = {"outcome": last.get("outcome"), "error": last.get("error"), "in_use": artifact.in_use}
     answer.write_text(json.dumps({**document, "n_tuned": artifact.n_tuned, "events": events}))

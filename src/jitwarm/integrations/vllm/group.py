@@ -67,12 +67,12 @@ def group_of(vllm_config: Any, timeout_s: float) -> Group:
     """
     if getattr(getattr(vllm_config, "parallel_config", None), "enable_elastic_ep", False):
         raise GroupError("the ranks of an elastic engine do not warm up together", "tune in an engine of fixed size")
-    state = sys.modules.get(_STATE)
-    world = state.get_world_group() if state and state.model_parallel_is_initialized() else None
-    if world is None or world.world_size == 1:
-        return Alone()
-    c10d = importlib.import_module("torch.distributed.distributed_c10d")
     with _told("the ranks of this engine have nowhere to meet"):
+        state = sys.modules.get(_STATE)
+        world = state.get_world_group() if state and state.model_parallel_is_initialized() else None
+        if world is None or world.world_size == 1:
+            return Alone()
+        c10d = importlib.import_module("torch.distributed.distributed_c10d")
         meeting = f"jitwarm/{next(_MEETINGS)}/{'-'.join(map(str, world.ranks))}"
         store = c10d.PrefixStore(meeting, c10d._get_default_store())  # noqa: SLF001 - it has no public name
     return TorchGroup(store, world.rank_in_group, world.world_size, timeout_s)
