@@ -97,7 +97,6 @@ class TorchGroup:
         self._distributed = importlib.import_module("torch.distributed")
         with _told("the ranks did not meet"):
             timeout = dt.timedelta(seconds=timeout_s)
-            store.set_timeout(timeout)
             self._gloo = self._distributed.ProcessGroupGloo(store, rank, size, timeout)
 
     def all_gather(self, text: str) -> list[str]:
