@@ -18,9 +18,9 @@ NO_PROBLEMS = st.none()
 def worlds(problems=NO_PROBLEMS):
     """Where each of up to six ranks stands; all of one kind of tuning, as ranks with the same code are."""
     standing = st.tuples(
-        st.sampled_from(FINGERPRINTS), st.sampled_from(DIGESTS), st.sampled_from(["", "no GPU"]), problems
+        st.sampled_from(FINGERPRINTS), st.sampled_from(DIGESTS), st.sampled_from(["", "", "", "no GPU"]), problems
     )
-    ranks = st.lists(st.none() | standing, min_size=1, max_size=6)
+    ranks = st.lists(standing | standing | standing | st.none(), min_size=1, max_size=6)
     return st.tuples(ranks, st.booleans()).map(
         lambda drawn: [one and Standing(one[0], one[1], one[2], drawn[1], one[3]) for one in drawn[0]]
     )
@@ -100,6 +100,11 @@ def test_a_problem_of_one_rank_is_the_end_for_all(standings):
         assert not agreement.tuners
         assert agreement.refusal[0] == standings[wrong[0]].problem[0]
         assert len(standings) == 1 or f"rank {wrong[0]}" in agreement.refusal[1]
+
+
+def test_a_stage_that_holds_a_result_tunes_together_with_one_that_does_not():
+    agreement = decide([Standing("stage 0", "x", is_collective=True), Standing("stage 1", is_collective=True)])
+    assert agreement.tuners == {0, 1}
 
 
 def test_ranks_of_different_versions_apply_nothing():
