@@ -26,9 +26,10 @@ def start(start_engine, site):
     )
 
 
+@pytest.mark.timeout(1500)  # three starts
 def test_one_rank_tunes_both_apply_and_the_next_start_finds_it(start):
     first = start()
-    assert len(first.answer.get("tokens", ())) == 3, first.log[-9000:]
+    assert len(first.answer["tokens"]) == 3
     [[mine, others]] = first.answer["calls"]
     assert mine == others
     assert mine.startswith("found by rank 0")
@@ -67,4 +68,4 @@ def test_a_killed_tuner_does_not_hang_the_other_rank(start):
     started = start(TUNED_DOES="dies")
     assert "error" in started.answer
     assert not started.all("tuned_applied")
-    assert not list((started.store / "tuned").glob("*")) if (started.store / "tuned").exists() else True
+    assert not list(started.store.glob("tuned/*"))
