@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jitwarm.contract.keys import decode_key, dtype_name, encode_key, key_digest
     from jitwarm.contract.spaces import Choices, IntRange, rows
     from jitwarm.contract.target import Target, Toolchain
+    from jitwarm.contract.tuned import TunedArtifact
     from jitwarm.engine.compiler import default_compile, default_warmup_keys
     from jitwarm.engine.report import Report
     from jitwarm.errors import FetchError, JitwarmError, NeedsModel, Skipped, UnencodableKey, Unresolved
@@ -75,6 +76,7 @@ _MODULES = {
         "Target",
         "Toolchain",
     ),
+    "contract.tuned": ("TunedArtifact",),
     "engine.compiler": (
         "default_compile",
         "default_warmup_keys",
@@ -128,6 +130,7 @@ __all__ = [
     "Toolchain",
     "Trace",
     "TritonKernel",
+    "TunedArtifact",
     "UnencodableKey",
     "Unresolved",
     "WarmupConfig",

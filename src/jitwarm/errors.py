@@ -76,6 +76,10 @@ class InvalidKernelError(ContractError):
     """An object that cannot be a kernel, or a kernel class whose definition contradicts itself."""
 
 
+class InvalidArtifactError(ContractError):
+    """An object that cannot be a tuned artifact, or one that answers what the contract does not allow."""
+
+
 class UnencodableKey(ContractError):  # noqa: N818 - the name is part of the documented contract
     """A compile key holds a value that has no canonical text: a tensor, a list, an object of a local class."""
 
@@ -138,6 +142,10 @@ class HostError(CompileError):
 
 class HostsUnavailableError(ToolchainError):
     """The hosts that were asked for cannot be reached, or what reaches them is not installed."""
+
+
+class GroupError(JitwarmError):
+    """The ranks of an engine could not come to an agreement: one of them is gone, or late."""
 
 
 class NoDeviceError(JitwarmError):

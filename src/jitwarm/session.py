@@ -18,6 +18,7 @@ from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.deadlines import Deadline
 from jitwarm.device import may_have_device, target_of
+from jitwarm.engine.agreement import Alone, Group
 from jitwarm.engine.elsewhere import OVER
 from jitwarm.engine.modules import LateModules
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, make_plan
@@ -25,6 +26,7 @@ from jitwarm.engine.prefetch import Prefetch
 from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
 from jitwarm.engine.schedule import Item
+from jitwarm.engine.tuning import Tuning
 from jitwarm.environment import compiler_variables
 from jitwarm.errors import (
     SettingsError,
@@ -36,7 +38,7 @@ from jitwarm.listing import Listing
 from jitwarm.monitor import ExpectedKernel, ExpectedKey, Monitor, described
 from jitwarm.registry import RefusedPlugin, Registry
 from jitwarm.settings import Asked, matches
-from jitwarm.store import Recorder, Store
+from jitwarm.store import Recorder, Store, TunedStore
 from jitwarm.tracing import Explanation, noted
 
 
@@ -99,6 +101,8 @@ class Session:
         )
         self.asked = _with_learned(asked, self.registry.backends, self.target)
         self.kernels: list[RegisteredKernel] = []
+        self.meet: Callable[[], Group] = Alone
+        self._tuning: Tuning | None = self._make_tuning(prepare_thread)
         self._is_remote = executor is not None
         self._building = Building(
             self.asked, self.root, self.registry, self.log, n_ranks=n_ranks, executor=executor, started=started
@@ -159,7 +163,9 @@ class Session:
         self._listing.explains = explains
         kernels = self.kernels or self.discover()
         chosen = [kernel for kernel in kernels if matches(kernel.id, [kernel_glob])]
-        if not chosen and (kernels or kernel_glob != "*"):
+        artifacts, unknown = self.registry.artifacts(self.asked.config, self.target)
+        artifacts = [artifact for artifact in artifacts if matches(artifact.id, [kernel_glob])]
+        if not chosen and not artifacts and (kernels or kernel_glob != "*"):
             refused = [f"plugin {plugin.name} was refused: {plugin.reason}" for plugin in self.registry.refused]
             ids = ", ".join(kernel.id for kernel in kernels)
             hint = "; ".join([f"kernels are {ids}" if ids else "no kernel is installed", *refused])
@@ -168,6 +174,8 @@ class Session:
             self.prestart(chosen)
         plan = make_plan(chosen, self._listing.keys_in_time, self.target)
         announce(plan, self.log.emit)
+        if self._tuning:
+            self._tuning.plan(artifacts, unknown)
         if will_run:
             self._note_regions(plan)
         return plan
@@ -198,6 +206,7 @@ class Session:
         ready = self._building.as_they_are_built(self._building.scheduled(plan, store), self._job)
         try:
             run(ready, self._compile, self.log.emit)
+            self.tune()
         finally:
             if isinstance(ready, Generator):
                 ready.close()  # nothing more is begun
@@ -234,6 +243,15 @@ class Session:
             with contextlib.suppress(Exception):  # told when its turn comes
                 found.append(((kernel, key), self._compile(kernel, key)))
         return found
+
+    def tune(self) -> None:
+        """Apply tuned artifacts, and tune what is not kept; once, together with the ranks that `meet` finds.
+
+        `run` ends with it. Whoever cannot run calls it all the same, where other ranks may be waiting.
+        """
+        tuning, self._tuning = self._tuning, None
+        if tuning:
+            tuning.run(self.meet)
 
     def monitor(self, plan: Plan) -> Monitor:
         """The monitor of this process, which knows what this run has made warm; it is armed when it is entered."""
@@ -281,6 +299,25 @@ class Session:
         return ExpectedKernel(
             record, keys, self._listing.domains.get(planned.id, ()), planned.problem[1] if planned.problem else ""
         )
+
+    def _make_tuning(self, prepare_thread: Callable[[], None]) -> Tuning:
+        settings = self.asked.settings
+        return Tuning(
+            self.asked.config,
+            self.target,
+            TunedStore(self.root, settings.lock_timeout_s),
+            self.log.emit,
+            Deadline(settings.tune_timeout_s, prepare_thread, "JITWARM_TUNE_TIMEOUT_S"),
+            has_device=self._on_device(),
+            may_tune=settings.tune == "auto",
+            reason_to_skip=self._reason_not_to_tune,
+        )
+
+    def _reason_not_to_tune(self, artifact_id: str) -> str:
+        settings = self.asked.settings
+        if matches(artifact_id, settings.disable):
+            return "disabled by JITWARM_DISABLE"
+        return "JITWARM_TUNE is off" if settings.tune == "off" else ""
 
     def _job(self, planned: PlannedKernel, key: PlannedKey) -> Any:
         try:

@@ -26,8 +26,9 @@ _WORDS = {
     "policy": ("warn", "strict"),
     "monitor": ("off", "warn", "error", "record"),
     "execution_warmup": ("off", "auto", "on"),
+    "tune": ("auto", "off", "only-apply"),
 }
-_SECONDS = frozenset({"lock_timeout_s", "time_budget_s", "key_timeout_s", "plan_timeout_s"})
+_SECONDS = frozenset({"lock_timeout_s", "time_budget_s", "key_timeout_s", "plan_timeout_s", "tune_timeout_s"})
 _SWITCHES = frozenset({"manage_caches", "isolate", "adopt", "verbose", "finish_in_background", "early"})
 _COUNTS = frozenset({"workers", "worker_memory_bytes", "worker_max_jobs", "max_keys", "max_late_module_bytes"})
 
@@ -65,6 +66,9 @@ class Settings:
         key_timeout_s: Longest that one key may compile in a child process. `JITWARM_KEY_TIMEOUT_S`.
         plan_timeout_s: Longest that a plugin may take to be imported, to list its kernels, or one of them its keys.
             `JITWARM_PLAN_TIMEOUT_S`.
+        tune: Tuned artifacts: `"auto"` applies what is kept and tunes the rest, `"only-apply"` never tunes, `"off"` leaves them
+            alone. The ranks of an engine do what the most careful of them says. `JITWARM_TUNE`.
+        tune_timeout_s: Longest that one rank may tune an artifact, and that ranks wait for one another. `JITWARM_TUNE_TIMEOUT_S`.
         verbose: Inside a server, log each key. `JITWARM_VERBOSE`.
         ready_file: Kept up to date while a server warms up, for probes; None writes none. `JITWARM_READY_FILE`.
         monitor: Inside a server, after its start: `"warn"` tells each compile that still happens, and why; `"error"` also makes
@@ -97,6 +101,8 @@ class Settings:
     finish_in_background: bool = False
     key_timeout_s: float = 300.0
     plan_timeout_s: float = 30.0
+    tune: Literal["auto", "off", "only-apply"] = "auto"
+    tune_timeout_s: float = 600.0
     verbose: bool = False
     ready_file: str | None = None
     monitor: Literal["off", "warn", "error", "record"] = "warn"

@@ -42,6 +42,12 @@ class MonitoredCPUWorker(CPUWorker):
         except RuntimeError as exc:
             return f"raised: {str(exc).split()[0].lower()}"
 
+    def tuned_in_use(self):
+        """What the package `tuned` uses in this rank."""
+        import tuned_kernels
+
+        return (tuned_kernels.Threads.in_use or b"").decode()
+
     def use_cutedsl(self, n):
         from jitwarm_example.silu_and_mul import SILU_AND_MUL
 

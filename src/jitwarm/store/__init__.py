@@ -6,5 +6,6 @@ others can write is refused.
 
 from jitwarm.store.records import Recorder, read_records
 from jitwarm.store.store import Entry, Store, write_json
+from jitwarm.store.tuned import TunedRecord, TunedStore
 
-__all__ = ["Entry", "Recorder", "Store", "read_records", "write_json"]
+__all__ = ["Entry", "Recorder", "Store", "TunedRecord", "TunedStore", "read_records", "write_json"]

@@ -220,6 +220,7 @@ class Store:
             ".STORE.json.*",
             "manifest/.*.json.*",
             "quarantine/.*.json.*",
+            "tuned/.*.*",
         ):  # what else is here may be anybody's
             for path in self.root.glob(pattern):
                 with contextlib.suppress(OSError):

@@ -20,12 +20,13 @@ from jitwarm.errors import JitwarmError, WarmupFailedError, text_of
 from jitwarm.integrations.vllm import REGISTERED, adoption, complain, early
 from jitwarm.integrations.vllm.asked import asked_of, forget_default_caches, n_ranks_on_node
 from jitwarm.integrations.vllm.execution import Execution
+from jitwarm.integrations.vllm.group import Meeting
 from jitwarm.integrations.vllm.reporting import Reporter, complaints
 from jitwarm.monitor import Monitor
 from jitwarm.observers import observers
 from jitwarm.patches import Patch
 from jitwarm.session import Session
-from jitwarm.settings import Asked
+from jitwarm.settings import Asked, Settings
 
 _MONITOR = "vllm.utils.jit_monitor"
 
@@ -119,22 +120,24 @@ def warm_worker(worker: Any) -> Watch:
     Raises:
         WarmupFailedError: Policy `strict`, and something is not warm. Nothing else: a fault of ours is one line in the log.
     """
-    is_strict = False
+    is_strict, meeting = False, Meeting(worker.vllm_config, Settings())
     try:
         asked, problems = asked_of(worker.vllm_config)
         for problem in problems:
             complain(f"setting {problem}")
+        meeting = Meeting(worker.vllm_config, asked.settings)
         is_strict = asked.settings.policy == "strict"
         if asked.settings.disable == ("*",):
             _tell_probes(worker, "switched off")
             return Watch()
         _disarm()
         with _lenient_monitor():
-            return Watch(*_warm(worker, asked))
+            return Watch(*_warm(worker, asked, meeting))
     except WarmupFailedError:
         raise
     except Exception as exc:
         told = str(exc) if isinstance(exc, JitwarmError) else f"{text_of(exc)}\n{traceback.format_exc()}"
+        meeting.excuse(f"no warm-up: {text_of(exc)}")
         if is_strict:
             raise WarmupFailedError(f"jitwarm: no warm-up: {told}", "JITWARM_POLICY is strict") from exc
         complain(f"no warm-up: {told}")  # whatever fails here, the engine starts
@@ -151,7 +154,7 @@ def _tell_probes(worker: Any, why: str) -> None:
             readiness.give_up(file, why, worker.rank, n_ranks_on_node(worker.vllm_config))
 
 
-def _warm(worker: Any, asked: Asked) -> tuple[Session, Monitor]:
+def _warm(worker: Any, asked: Asked, meeting: Meeting) -> tuple[Session, Monitor]:
     settings = asked.settings
     config = WarmupConfig.from_vllm(worker.vllm_config, worker.rank, asked.config.extra)
     forget_default_caches()
@@ -167,6 +170,7 @@ def _warm(worker: Any, asked: Asked) -> tuple[Session, Monitor]:
         is_late=True,
         left_to_others=begun.will_build if begun else None,
     )
+    session.meet = meeting
     try:
         plan = _run(worker, session)
         reporter.close(session)
@@ -190,7 +194,11 @@ def _run(worker: Any, session: Session) -> Plan:
         with _phase(session, "plan"):
             plan = session.plan(will_run=True)
         with _phase(session, "warmup"), _device_memory(worker, session):
-            session.run(plan)
+            try:
+                session.run(plan)
+            except Exception:
+                session.tune()  # the other ranks may be waiting
+                raise
     session.finish_in_background(plan)
     return plan
 
