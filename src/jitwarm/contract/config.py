@@ -45,6 +45,14 @@ class AttentionGroup:
         sliding_window: Tokens, or None for full attention.
         logits_soft_cap: 0.0 for none.
         backend: The attention backend's name, if it is chosen.
+        kind: `"decoder"`, `"encoder"`, `"encoder_only"`, `"encoder_decoder"` (cross attention), or `"vit"` (a vision encoder
+            without a KV cache).
+        kv_cache_dtype: The layers' own, where it is not `WarmupConfig.kv_cache_dtype`.
+        block_size: Tokens in a page of the KV cache.
+        sinks_dtype: Of the attention sinks, a torch name; empty for none.
+        has_alibi: Whether ALiBi slopes are added.
+        shares_kv: Whether the layers read another layer's KV cache.
+        chunk_lookback: Chunks before the own one that are seen, in chunked attention; -1: not chunked.
     """
 
     n_heads: int
@@ -53,6 +61,13 @@ class AttentionGroup:
     sliding_window: int | None = None
     logits_soft_cap: float = 0.0
     backend: str = ""
+    kind: str = "decoder"
+    kv_cache_dtype: str = ""
+    block_size: int = 16
+    sinks_dtype: str = ""
+    has_alibi: bool = False
+    shares_kv: bool = False
+    chunk_lookback: int = -1
 
 
 @dataclass(frozen=True)

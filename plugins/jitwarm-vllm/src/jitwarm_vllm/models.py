@@ -34,6 +34,9 @@ class Settings:
         device_name: As `torch.cuda.get_device_name()` gives it on the target, e.g. `NVIDIA H200`: selects tuned configurations.
         moe_backend: vLLM's `--moe-backend`. Only `triton` and `auto` have keys here; `auto` is taken as Triton.
         moe_route: `layer` for vLLM's own MoE layers, `functional` for callers of its function `fused_experts`.
+        attention_backend: vLLM's `--attention-backend`; attention kernels have keys for `TRITON_ATTN`.
+        mm_encoder_attn_backend: vLLM's `--mm-encoder-attn-backend`, likewise.
+        block_size: vLLM's `--block-size`, tokens in a page of the KV cache; 0 for the groups' own.
     """
 
     model: str = ""
@@ -43,6 +46,9 @@ class Settings:
     device_name: str = ""
     moe_backend: str = "auto"
     moe_route: str = "layer"
+    attention_backend: str = ""
+    mm_encoder_attn_backend: str = ""
+    block_size: int = 0
 
 
 def settings(config: WarmupConfig) -> Settings:
