@@ -1,6 +1,10 @@
 """Configurations of published models, and how vLLM's host functions are called for them. Imported by `attention_program`."""
 
+import json
+import sys
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +12,7 @@ import published
 import torch
 
 from jitwarm import AttentionGroup
-from jitwarm_vllm import attention, models, prefill, real
+from jitwarm_vllm import attention, lora, models, prefill, real
 from jitwarm_vllm.platform import answering_for
 
 SIZES = (1, 2, 4, 8, *range(16, 257, 8))
@@ -200,6 +204,131 @@ class Unpaged:
         impl._forward_encoder_attention(*qkv, output, metadata, SimpleNamespace())  # noqa: SLF001
 
 
+# A stand-in for a later vLLM: this one's file, in which the unpaged prefill has the soft cap that NVFP4 layers hand to it.
+LATER = (
+    ("    sm_scale,\n    B_Start_Loc,", "    sm_scale,\n    softcap,\n    B_Start_Loc,"),
+    ("    USE_SINKS: tl.constexpr,", "    USE_SINKS: tl.constexpr,\n    USE_SOFTCAP: tl.constexpr,"),
+    ("    sinks: torch.Tensor | None = None,", "    softcap: float = 0.0,\n    sinks: torch.Tensor | None = None,"),
+    ("        sm_scale,\n        b_start_loc,", "        sm_scale,\n        softcap,\n        b_start_loc,"),
+    ("        USE_SINKS=sinks is not None,", "        USE_SINKS=sinks is not None,\n        USE_SOFTCAP=softcap > 0,"),
+)
+
+
+def later_prefill():
+    """The stand-in's module, importable by name like the real one."""
+    now = real.module(prefill.PrefillAttention.place[0])
+    text = Path(now.__file__).read_text()
+    for before, after in LATER:
+        assert text.count(before) == 1, before
+        text = text.replace(before, after)
+    directory = tempfile.mkdtemp()
+    Path(directory, "vllm_later_prefill.py").write_text(text)
+    sys.path.insert(0, directory)
+    return real.module("vllm_later_prefill")
+
+
+class LaterNvfp4(prefill.Nvfp4PrefillAttention):
+    place = ("vllm_later_prefill", "_fwd_kernel")
+
+
+@dataclass
+class PurePrefill:
+    """Decoder layers past an NVFP4 cache, as a later vLLM calls the unpaged prefill: see `later_prefill`."""
+
+    made: Any
+    reached: tuple
+    n_random: int = 300
+
+    def config(self):
+        return self.made
+
+    def kernels(self):
+        return [prefill.nvfp4(LaterNvfp4)]
+
+    def drive(self, config, target, rng):
+        module, longest = real.module(LaterNvfp4.place[0]), config.max_num_batched_tokens
+        lengths = [1, 2, 16, 17, longest] + [rng.randint(1, longest) for _ in range(self.n_random)]
+        with answering_for(target):
+            for group in self.reached:
+                window = (-1, -1) if group.sliding_window is None else (group.sliding_window - 1, 0)
+                for n in lengths:
+                    is_fused = rng.random() < 0.5
+                    qkv = split_qkv(n, group.n_heads, group.n_kv_heads, group.head_size, torch.bfloat16, is_fused)
+                    n_seqs = rng.randint(1, n)
+                    module.context_attention_fwd(
+                        *qkv, meta(n, group.n_heads, group.head_size), meta(n_seqs, dtype=torch.int32),
+                        meta(n_seqs, dtype=torch.int32), n, is_causal=True, softmax_scale=rng.random(),
+                        softcap=group.logits_soft_cap, sliding_window_q=window[0], sliding_window_k=window[1],
+                    )  # fmt: skip
+        return len(lengths) * len(self.reached)
+
+
+NVFP4_REACHED = (
+    AttentionGroup(16, 8, 256, sliding_window=1024),
+    AttentionGroup(16, 8, 256),
+    AttentionGroup(16, 8, 256, logits_soft_cap=50.0),
+    AttentionGroup(16, 8, 256, logits_soft_cap=30.0),
+    AttentionGroup(32, 8, 128),
+)
+NVFP4_NOT_REACHED = (
+    AttentionGroup(64, 8, 64, sinks_dtype="bfloat16"),
+    AttentionGroup(64, 8, 96, has_alibi=True),
+    AttentionGroup(64, 8, 112, shares_kv=True),
+    AttentionGroup(64, 8, 192, sliding_window=2048, chunk_lookback=1),
+    AttentionGroup(64, 8, 160, kv_cache_dtype="fp8"),
+    AttentionGroup(64, 8, 120, backend="FLASHINFER"),
+)
+
+
+@dataclass
+class Lora:
+    """A decoder layer's projections, by `_lora_shrink` and `_lora_expand`. Their weights are real and tiny in one extent."""
+
+    document: Any
+    rank: int
+    tp_size: int = 1
+    n_random: int = 300
+
+    def config(self):
+        file = Path(tempfile.mkdtemp()) / "config.json"
+        file.write_text(json.dumps(self.document))
+        chosen = {"model": str(file), "max_lora_rank": self.rank}
+        return model(self.document, self.tp_size, extra={"vllm_kernels": chosen}, max_num_batched_tokens=4096)
+
+    def kernels(self):
+        return lora.kernels()
+
+    def drive(self, config, target, rng):
+        counts = [1, 2, 15, 16, 17, 127, 128, 129, 4095, 4096] + [rng.randint(1, 4096) for _ in range(self.n_random)]
+        places = dict.fromkeys(lora.projections(config))
+        shrink, expand = (real.module(kernel.place[0]) for kernel in (lora.LoraShrink, lora.LoraExpand))
+        real.module("vllm.utils.torch_utils").PIN_MEMORY = False
+        with answering_for(target):
+            shrink.supports_pdl.cache_clear()
+            for place in places:
+                weights = self._weights(place)
+                for n_tokens in counts:
+                    self._launch(shrink, expand, place, weights, n_tokens)
+        return len(counts) * len(places)
+
+    def _weights(self, place):
+        a = [meta(2, 1, self.rank, place.inputs) for _ in place.outputs]
+        b = [meta(2, 1, size, self.rank) for size in place.outputs]
+        return a, b
+
+    def _launch(self, shrink, expand, place, weights, n_tokens):
+        utils = real.module("vllm.lora.ops.triton_ops.utils")
+        utils._LORA_A_PTR_DICT.clear()  # noqa: SLF001 - by address, and meta tensors have none
+        utils._LORA_B_PTR_DICT.clear()  # noqa: SLF001
+        of_tokens, of_loras = meta(n_tokens, dtype=torch.int32), meta(3, dtype=torch.int32)
+        no_lora, n_active = torch.tensor([False]), torch.tensor([1])
+        where = (of_tokens, of_tokens, of_loras, meta(4, dtype=torch.int32), of_loras, no_lora, n_active)
+        buffer = meta(len(place.outputs), n_tokens, self.rank, dtype=torch.float32)
+        output = meta(n_tokens, sum(place.outputs))
+        shrink._lora_shrink(meta(n_tokens, place.inputs), weights[0], buffer, *where, 1.0)  # noqa: SLF001
+        expand._lora_expand(buffer, weights[1], output, *where, 0, add_inputs=True)  # noqa: SLF001
+
+
 def with_groups(*groups, **overrides):
     given = {"attention": groups, "max_model_len": 8192, "max_num_batched_tokens": 2048, "max_num_seqs": 64}
     return models.WarmupConfig(**{**given, "extra": TRITON, **overrides})
@@ -209,9 +338,12 @@ def cases():
     """Name -> case. What vLLM's modules import is imported here."""
     attention.kernels()
     prefill.kernels()
+    lora.kernels()
+    later_prefill()
     real.module("vllm.v1.attention.backends.triton_attn")
     real.module("vllm.v1.attention.ops.vit_attn_wrappers")
     real.module("vllm.v1.worker.block_table")
+    qwen = {**published.LLAMA31_8B, "num_attention_heads": 28, "num_key_value_heads": 4, "hidden_size": 3584}
     encoder = AttentionGroup(12, 12, 64, kind="encoder_only")
     return {
         "Llama-3.1-8B": Paged(model(published.LLAMA31_8B)),
@@ -234,6 +366,9 @@ def cases():
                 max_model_len=130,
             )
         ),
+        "LoRA, Llama-3.1-8B": Lora(published.LLAMA31_8B, 16),
+        "LoRA, Llama-3.1-8B, TP 8": Lora(published.LLAMA31_8B, 64, tp_size=8),
+        "LoRA, rank 8, odd sizes": Lora({**qwen, "head_dim": 120, "intermediate_size": 18945}, 8),
         "encoders": Unpaged(
             with_groups(
                 encoder,
@@ -243,6 +378,9 @@ def cases():
             )
         ),
         "encoder in 32 bits": Unpaged(with_groups(encoder, dtype="float32")),
+        "NVFP4 in a later vLLM": PurePrefill(
+            with_groups(*NVFP4_REACHED, *NVFP4_NOT_REACHED, kv_cache_dtype="nvfp4"), NVFP4_REACHED
+        ),
         "vision encoder": Unpaged(
             with_groups(AttentionGroup(16, 16, 72, kind="vit"), AttentionGroup(16, 16, 80, kind="vit"))
         ),

@@ -24,9 +24,13 @@ CASES = (
     "few sequences, drafts, no graphs",
     "fp8 cache",
     "sinks, cap, ALiBi, chunks, odd heads",
+    "LoRA, Llama-3.1-8B",
+    "LoRA, Llama-3.1-8B, TP 8",
+    "LoRA, rank 8, odd sizes",
     "encoders",
     "encoder in 32 bits",
     "vision encoder",
+    "NVFP4 in a later vLLM",
 )
 
 

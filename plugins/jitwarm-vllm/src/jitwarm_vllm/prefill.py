@@ -231,16 +231,17 @@ def _shape(group: AttentionGroup) -> dict[str, Any]:
     }
 
 
-def _nvfp4() -> JitKernel:
-    kernel = declared(Nvfp4PrefillAttention)
+def nvfp4(declaration: type[Nvfp4PrefillAttention] = Nvfp4PrefillAttention) -> JitKernel:
+    """The declaration where layers do go past an NVFP4 cache: `context_attention_fwd` then takes a soft cap, as they have one."""
+    kernel = declared(declaration)
     if isinstance(kernel, Absent):
         return kernel
     if "softcap" not in inspect.signature(kernel.module.context_attention_fwd).parameters:
         reason = "context_attention_fwd takes no soft cap, so no layer goes past an NVFP4 cache"
-        return Absent(Nvfp4PrefillAttention, Skipped(f"absent in this version of vLLM: {reason}"))
+        return Absent(declaration, Skipped(f"absent in this version of vLLM: {reason}"))
     return kernel
 
 
 def kernels() -> list[JitKernel]:
     """Both declarations, or why not."""
-    return [declared(PrefillAttention), _nvfp4()]
+    return [declared(PrefillAttention), nvfp4()]
