@@ -7,7 +7,7 @@ from typing import Any
 from jitwarm import Target, WarmupConfig, hookimpl
 
 # Modules with `kernels() -> list`; each imports what it needs of vLLM inside.
-_FAMILIES: tuple[str, ...] = ()
+_FAMILIES: tuple[str, ...] = ("moe",)
 
 
 @hookimpl
