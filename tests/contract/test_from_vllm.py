@@ -206,6 +206,43 @@ def test_the_quantization_of_experts_is_the_models():
     assert (layer.quantization, layer.group_size) == ("awq", 64)
 
 
+def running(**quant_config):
+    """Experts that a class of the engine runs, as it is after the weights are loaded."""
+
+    class TritonExperts(Some):
+        pass
+
+    method = Some(moe_kernel=Some(fused_experts=TritonExperts(quant_config=Some(**quant_config))))
+    layer = experts()
+    layer.routed_experts = Some(quant_method=method, apply_router_weight_on_input=True)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("quant_config", "said"),
+    [
+        ({}, {}),
+        (
+            {"use_int4_w4a16": True, "block_shape": [0, 64], "w1_zp": object()},
+            {"scheme": "int4_w4a16", "group_size": 64, "has_zero_points": True},
+        ),
+        (
+            {"use_fp8_w8a8": True, "block_shape": [128, 64]},
+            {"scheme": "fp8_w8a8", "block_n": 128, "block_k": 64, "activation_scale": "block"},
+        ),
+        ({"use_fp8_w8a8": True, "per_act_token_quant": True}, {"scheme": "fp8_w8a8", "activation_scale": "token"}),
+        (
+            {"use_fp8_w8a8": True, "w1_bias": object()},
+            {"scheme": "fp8_w8a8", "activation_scale": "tensor", "has_bias": True},
+        ),
+        ({"use_nvfp4_w4a4": True}, {"scheme": "nvfp4_w4a4"}),
+    ],
+)
+def test_what_runs_the_experts_says_how_they_are_quantized(quant_config, said):
+    layer = with_layers(running(**quant_config)).moe[0]
+    assert layer == MoELayer(64, 8, 2, 4096, 1024, router_weight_on_input=True, experts="TritonExperts", **said)
+
+
 # --- live objects ------------------------------------------------------------------------------------------------------
 
 

@@ -1,21 +1,23 @@
 """Run in a process of its own: what vLLM's MoE host code launches for every number of tokens, and what is declared.
 
-    python drive_moe.py TARGET MOST_TOKENS [WHEEL_DIRECTORY IMPORTS_DIRECTORY]
+    python drive_moe.py TARGET some|every [WHEEL_DIRECTORY IMPORTS_DIRECTORY]
 
 vLLM's own experts classes and `fused_experts_impl` run on tensors without memory, up to the launch of a Triton kernel, which is
-noted instead: the text under which Triton would file it. What is no Triton kernel (sorting of tokens, activation, quantization
+noted instead: the text under which Triton would file it. `every` is every number up to 8,192; `some` is every small one, where
+tiles change, the largest, and a thousand at random. What is no Triton kernel (sorting of tokens, activation, quantization
 of activations) is a stand-in that gives the right shapes. Prints one JSON document.
 """
 
 import json
 import os
+import random
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-TARGET, MOST_TOKENS, *WHEEL = sys.argv[1:]
+TARGET, HOW_MANY, *WHEEL = sys.argv[1:]
 if WHEEL:
     sys.path.insert(0, WHEEL[0])
     sys.path.append(WHEEL[1])
@@ -50,6 +52,7 @@ from jitwarm.contract.backend import TargetScope  # noqa: E402
 from jitwarm_vllm import moe, real  # noqa: E402
 from jitwarm_vllm.platform import answering_for  # noqa: E402
 
+MOST_TOKENS, SMALL_TOKENS, N_RANDOM = 8192, 640, 1000
 _PACKAGE = "vllm.model_executor.layers.fused_moe"
 
 
@@ -214,8 +217,16 @@ class Driven:
             )
 
 
-def driven(kind: Kind, target: Target, most: int) -> Notes:
-    """What the layer launches for every number of tokens up to `most`."""
+def numbers_of_tokens() -> list[int]:
+    """Those that are driven."""
+    if HOW_MANY == "every":
+        return list(range(1, MOST_TOKENS + 1))
+    larger = random.Random(1).sample(range(SMALL_TOKENS, MOST_TOKENS), N_RANDOM)  # noqa: S311 - the same each time
+    return [*range(1, SMALL_TOKENS), *larger, MOST_TOKENS]
+
+
+def driven(kind: Kind, target: Target) -> Notes:
+    """What the layer launches."""
     from triton.runtime.jit import JITFunction
 
     notes, layer = Notes(), Driven(kind)
@@ -223,27 +234,27 @@ def driven(kind: Kind, target: Target, most: int) -> Notes:
     try:
         with answering_for(target, kind.device_name):
             drive = layer.through_function if kind.route == "functional" else layer.through_layer
-            drive(range(1, most + 1))
+            drive(numbers_of_tokens())
     finally:
         JITFunction.run = run
     return notes
 
 
-def declared(kernels, kind: Kind, most: int) -> dict[str, list]:
+def declared(kernels, kind: Kind) -> dict[str, list]:
     """The same, as it is declared: kernel name -> keys."""
     settings = {"moe_route": kind.route, "device_name": kind.device_name}
     config = WarmupConfig(
-        dtype=kind.dtype, max_num_batched_tokens=most, moe=(kind.layer,), extra={"vllm_kernels": settings}
+        dtype=kind.dtype, max_num_batched_tokens=MOST_TOKENS, moe=(kind.layer,), extra={"vllm_kernels": settings}
     )
     return {kernel.name: kernel.get_warmup_keys(config) for kernel in kernels}
 
 
-def compared(kernels, kind: Kind, target: Target, most: int) -> dict:
+def compared(kernels, kind: Kind, target: Target) -> dict:
     """Counts, and what one side has and the other lacks."""
     started = time.perf_counter()
-    keys = declared(kernels, kind, most)
+    keys = declared(kernels, kind)
     listed = time.perf_counter()
-    notes = driven(kind, target, most)
+    notes = driven(kind, target)
     found: dict = {"seconds_to_list": listed - started, "seconds_to_drive": time.perf_counter() - listed}
     found |= {"n_launches": notes.n_launches, "kernels": {}}
     for kernel in kernels:
@@ -253,6 +264,7 @@ def compared(kernels, kind: Kind, target: Target, most: int) -> dict:
             found["kernels"][kernel.name] = {
                 "n_keys": len(keys[kernel.name]),
                 "n_asked": len(asked),
+                "n_swapped": sum(getattr(key, "swap_ab", False) for key in keys[kernel.name]),
                 "not_declared": sorted(asked - texts.keys())[:3],
                 "never_asked": [text for asks, text in texts.items() if asks not in asked][:3],
             }
@@ -268,7 +280,7 @@ def main() -> None:
     sorting.ops.moe_sum = lambda *_, **__: None
     target = Target.parse(TARGET)
     with TargetScope(target), TritonBackend().pin(target):
-        found = {name: compared(kernels, kind, target, int(MOST_TOKENS)) for name, kind in KINDS.items()}
+        found = {name: compared(kernels, kind, target) for name, kind in KINDS.items()}
     sys.stdout.write(json.dumps(found) + "\n")
 
 
