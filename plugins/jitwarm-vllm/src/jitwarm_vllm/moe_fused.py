@@ -102,11 +102,11 @@ class FusedMoE(VllmKernel):
         """
         one = gemm(layer, is_down=is_down)
         is_fp8 = layer.scheme == _FP8
-        n_routed, n_rows = M * layer.top_k, M * one.rows_per_token
+        n_routed = M * layer.top_k
         config = self._config(M, layer, dtype)
         block_m = config["BLOCK_SIZE_M"]
         unsorted = is_unsorted(n_routed, layer)
-        em = n_routed * block_m if unsorted else launched_length(n_routed, n_rows, n_aligned(layer), block_m)
+        em = n_routed * block_m if unsorted else launched_length(n_routed, n_aligned(layer), block_m)
         return self.CompileKey(
             dtype=dtype,
             operand_dtype=_FP8_DTYPE if is_fp8 else dtype,

@@ -22,20 +22,18 @@ class Gemm:
         n: Rows of the weight, columns of the output.
         k: Columns of the weight and of the input, before packing.
         top_k: Rows of output per row of input.
-        rows_per_token: Rows of input per token.
     """
 
     n: int
     k: int
     top_k: int
-    rows_per_token: int
 
 
 def gemm(layer: MoELayer, *, is_down: bool) -> Gemm:
     """The gate/up projection, or the down projection, whose input has a row for each expert of a token."""
     if is_down:
-        return Gemm(n=layer.hidden_size, k=layer.intermediate_size, top_k=1, rows_per_token=layer.top_k)
-    return Gemm(n=first_rows(layer), k=layer.hidden_size, top_k=layer.top_k, rows_per_token=1)
+        return Gemm(n=layer.hidden_size, k=layer.intermediate_size, top_k=1)
+    return Gemm(n=first_rows(layer), k=layer.hidden_size, top_k=layer.top_k)
 
 
 def first_rows(layer: MoELayer) -> int:
@@ -46,11 +44,8 @@ def first_rows(layer: MoELayer) -> int:
 def weight_shapes(layer: MoELayer, per_byte: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Shapes of the two stacked weights, with so many elements in each."""
     n = layer.n_local_experts
-    return (n, first_rows(layer), layer.hidden_size // per_byte), (
-        n,
-        layer.hidden_size,
-        layer.intermediate_size // per_byte,
-    )
+    first = (n, first_rows(layer), layer.hidden_size // per_byte)
+    return first, (n, layer.hidden_size, layer.intermediate_size // per_byte)
 
 
 def has_expert_map(layer: MoELayer) -> bool:
@@ -61,25 +56,20 @@ def has_expert_map(layer: MoELayer) -> bool:
     return layer.n_local_experts < layer.n_experts
 
 
-def sorted_length(n_routed: int, n_experts: int, block_m: int) -> int:
-    """Length of the sorted token numbers, where each expert's are padded to whole blocks."""
-    length = n_routed + n_experts * (block_m - 1)
-    if n_routed < n_experts:
-        length = min(n_routed * block_m, length)
-    return length
+def launched_length(n_routed: int, n_experts: int, block_m: int) -> int:
+    """Length of the sorted token numbers (`EM`), where each expert's are padded to whole blocks.
 
-
-def launched_length(n_routed: int, n_rows: int, n_aligned: int, block_m: int) -> int:
-    """What of it a launch visits (its `EM`): of a small input, no more than a block per routed token.
+    A launch with few rows is told of no more than a block per routed token. The sorting has the same bound, and it is the
+    smaller one for fewer routed tokens than experts only.
 
     Args:
         n_routed: Tokens times experts per token.
-        n_rows: Rows of the GEMM's input.
-        n_aligned: Experts that the sorting counts.
+        n_experts: That the sorting counts.
         block_m: Rows of a tile.
     """
-    length = sorted_length(n_routed, n_aligned, block_m)
-    return min(length, n_routed * block_m) if n_rows < block_m else length
+    if n_routed < n_experts:
+        return n_routed * block_m
+    return n_routed + n_experts * (block_m - 1)
 
 
 def n_aligned(layer: MoELayer) -> int:

@@ -80,10 +80,10 @@ class FusedMoEWNA16(VllmKernel):
             is_functional: Called through `fused_experts`, which hands the router's weights to both GEMMs.
         """
         one = gemm(layer, is_down=is_down)
-        n_routed, n_rows = M * layer.top_k, M * one.rows_per_token
+        n_routed = M * layer.top_k
         config = self._config(M, layer, one)
         block_m = config["BLOCK_SIZE_M"]
-        em = launched_length(n_routed, n_rows, n_aligned(layer), block_m)
+        em = launched_length(n_routed, n_aligned(layer), block_m)
         return self.CompileKey(
             dtype=dtype,
             has_topk_weights=is_down or is_functional,
