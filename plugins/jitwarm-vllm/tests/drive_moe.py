@@ -50,6 +50,7 @@ from jitwarm.backends._triton import internals  # noqa: E402
 from jitwarm.backends._triton.adapter import TritonBackend  # noqa: E402
 from jitwarm.contract.backend import TargetScope  # noqa: E402
 from jitwarm_vllm import moe, real  # noqa: E402
+from jitwarm_vllm.moe_wna16 import FusedMoEWNA16  # noqa: E402
 from jitwarm_vllm.platform import answering_for  # noqa: E402
 
 MOST_TOKENS, SMALL_TOKENS, N_RANDOM = 8192, 640, 1000
@@ -271,6 +272,18 @@ def compared(kernels, kind: Kind, target: Target) -> dict:
     return found
 
 
+def unspecialized(target: Target) -> dict[str, int]:
+    """A version of vLLM whose kernel is not compiled anew for another number of tokens: keys, and what they are to Triton."""
+    from triton import JITFunction
+
+    module = real.module(FusedMoEWNA16.place[0])
+    function = JITFunction(module.fused_moe_kernel_gptq_awq.fn, do_not_specialize=["EM", "num_valid_tokens"])
+    kernel = type("Unspecialized", (FusedMoEWNA16,), {"kernel": function, "module": module})()
+    with answering_for(target):
+        keys = declared([kernel], KINDS["int4"])[kernel.name]
+    return {"n_keys": len(keys), "n_specializations": len({kernel.in_process_key(key) for key in keys})}
+
+
 def main() -> None:
     kernels = moe.kernels()
     reasons = [str(kernel.reason) for kernel in kernels if hasattr(kernel, "reason")]
@@ -280,7 +293,8 @@ def main() -> None:
     sorting.ops.moe_sum = lambda *_, **__: None
     target = Target.parse(TARGET)
     with TargetScope(target), TritonBackend().pin(target):
-        found = {name: compared(kernels, kind, target) for name, kind in KINDS.items()}
+        found: dict = {name: compared(kernels, kind, target) for name, kind in KINDS.items()}
+        found["unspecialized"] = unspecialized(target)
     sys.stdout.write(json.dumps(found) + "\n")
 
 

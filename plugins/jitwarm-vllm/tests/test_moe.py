@@ -108,3 +108,7 @@ def test_targets_differ_where_vllms_code_asks_for_the_gpu(on_hopper, on_blackwel
     swapped = [on["fp8 in blocks"]["kernels"]["fused_moe_kernel"]["n_swapped"] for on in (on_hopper, on_blackwell)]
     assert swapped[0] > 0
     assert swapped[1] == 0
+
+
+def test_a_kernel_that_is_not_specialized_on_tokens_has_a_key_per_tile(on_hopper):
+    assert on_hopper["unspecialized"] == {"n_keys": 14, "n_specializations": 14}
