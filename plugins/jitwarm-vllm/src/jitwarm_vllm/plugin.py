@@ -1,17 +1,26 @@
 """The entry point: every family of kernels that this vLLM has."""
 
 import importlib
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 from jitwarm import Target, WarmupConfig, hookimpl
+from jitwarm_vllm.models import PLUGIN
 
 # Modules with `kernels() -> list`; each imports what it needs of vLLM inside.
-_FAMILIES: tuple[str, ...] = ("attention", "prefill", "lora")
+_FAMILIES: tuple[str, ...] = ("moe", "attention", "prefill", "lora")
 
 
 @hookimpl
 def jitwarm_kernels(config: WarmupConfig, target: Target) -> Iterable[Any]:
     """Every kernel of every family; a family that this version of vLLM lacks is left out by its own module."""
-    del config, target
+    del target
+    if not _is_asked(config):
+        return []
     return [kernel for name in _FAMILIES for kernel in importlib.import_module(f"jitwarm_vllm.{name}").kernels()]
+
+
+def _is_asked(config: WarmupConfig) -> bool:
+    """Whether there is a model, or an engine: vLLM takes seconds to import, and nobody else is to wait for it."""
+    return bool(config.for_plugin(PLUGIN) or config.moe or config.attention or "vllm" in sys.modules)
