@@ -30,6 +30,8 @@ CASES = (
     "encoders",
     "encoder in 32 bits",
     "vision encoder",
+    "sampler",
+    "sampler, odd vocabulary",
     "NVFP4 in a later vLLM",
 )
 

@@ -104,18 +104,19 @@ max_num_batched_tokens = 1
 [extra.vllm_kernels]
 model = "{model}"
 max_lora_rank = 16
+use_v2_model_runner = true
 """
 TINY = {
     "model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 4,
-    "head_dim": 64, "num_hidden_layers": 1, "max_position_embeddings": 2048, "torch_dtype": "bfloat16",
+    "vocab_size": 1024, "head_dim": 64, "num_hidden_layers": 1, "max_position_embeddings": 2048, "torch_dtype": "bfloat16",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_lora_compiles_where_no_gpu_is(wheel_files, tmp_path, target):
+def test_lora_and_the_sampler_compile_where_no_gpu_is(wheel_files, tmp_path, target):
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     done = support_attention.bake(tmp_path, LORA.format(model=tmp_path / "config.json"), target, *wheel_files)
-    assert check_bake(done) == {"lora_shrink": 3, "lora_expand": 3}
+    assert check_bake(done) == {"lora_shrink": 3, "lora_expand": 3, "sampler_temperature": 1, "sampler_gumbel": 2}
 
 
 @pytest.mark.vllm

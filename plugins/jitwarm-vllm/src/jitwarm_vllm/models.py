@@ -37,6 +37,7 @@ class Settings:
         attention_backend: vLLM's `--attention-backend`; attention kernels have keys for `TRITON_ATTN`.
         mm_encoder_attn_backend: vLLM's `--mm-encoder-attn-backend`, likewise.
         block_size: vLLM's `--block-size`, tokens in a page of the KV cache; 0 for the groups' own.
+        use_v2_model_runner: Whether vLLM runs its model runner V2, whose sampler is Triton's.
         max_lora_rank: vLLM's `--max-lora-rank` where LoRA is enabled, else 0. Its projections are those of `model`.
     """
 
@@ -51,6 +52,7 @@ class Settings:
     mm_encoder_attn_backend: str = ""
     block_size: int = 0
     max_lora_rank: int = 0
+    use_v2_model_runner: bool = False
 
 
 def settings(config: WarmupConfig) -> Settings:
