@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from moe_kinds import fp8, int4
@@ -9,6 +10,7 @@ from moe_kinds import fp8, int4
 from jitwarm import MoELayer, Target, Unresolved, WarmupConfig
 from jitwarm.contract.backend import TargetScope
 from jitwarm_vllm.moe_layers import launched_length, layers, n_tokens, require_cuda
+from jitwarm_vllm.plugin import jitwarm_kernels
 from jitwarm_vllm.quantization import ModelConfigError
 
 PLAIN = MoELayer(8, 8, 2, 64, 32)
@@ -79,3 +81,10 @@ def test_without_a_model_nothing_is_listed_and_vllm_is_not_imported():
         "assert not {'vllm', 'torch', 'triton'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603 - the lines above
+
+
+@pytest.mark.parametrize("config", [WarmupConfig(), config(), WarmupConfig(moe=(PLAIN,))])
+def test_an_engine_that_launches_no_triton_kernel_has_none_listed(monkeypatch, config):
+    """As vLLM's CPU build is: it was imported without Triton."""
+    monkeypatch.setitem(sys.modules, "vllm.triton_utils", SimpleNamespace(HAS_TRITON=False))
+    assert jitwarm_kernels(config, Target.parse("cuda:90")) == []

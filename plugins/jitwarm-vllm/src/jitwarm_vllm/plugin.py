@@ -22,5 +22,13 @@ def jitwarm_kernels(config: WarmupConfig, target: Target) -> Iterable[Any]:
 
 
 def _is_asked(config: WarmupConfig) -> bool:
-    """Whether there is a model, or an engine: vLLM takes seconds to import, and nobody else is to wait for it."""
-    return bool(config.for_plugin(PLUGIN) or config.moe or config.attention or "vllm" in sys.modules)
+    """Whether there is a model, or an engine that launches Triton kernels.
+
+    vLLM takes seconds to import, and nobody else is to wait for it.
+    """
+    if config.for_plugin(PLUGIN):
+        return True
+    imported = sys.modules.get("vllm.triton_utils")
+    if imported is not None:
+        return bool(getattr(imported, "HAS_TRITON", True))
+    return bool(config.moe or config.attention)
