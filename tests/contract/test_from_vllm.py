@@ -179,6 +179,25 @@ def test_the_soft_cap_and_the_backend_are_the_layers():
     assert with_layers(layer).attention == (AttentionGroup(32, 8, 128, logits_soft_cap=30.0, backend="FLASH_ATTN"),)
 
 
+def test_what_makes_a_layers_attention_a_variant_of_its_own_is_read_from_the_layer():
+    impl = Some(
+        kv_cache_dtype="nvfp4", sinks=Some(dtype="torch.bfloat16"), alibi_slopes=[0.5], kv_sharing_target_layer_name="layers.0",
+        chunk_lookback=2,
+    )  # fmt: skip
+    cache = Some(shape=(100, 8, 32, 256))
+    [group] = with_layers(attention(impl=impl, attn_type=Some(value="encoder_only"), kv_cache=cache)).attention
+    assert group == AttentionGroup(
+        32, 8, 128, kind="encoder_only", kv_cache_dtype="nvfp4", block_size=32, sinks_dtype="bfloat16", has_alibi=True,
+        shares_kv=True, chunk_lookback=2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 100, 16, 8, 128), (100, 16, 8, 256)])
+def test_a_cache_of_another_layout_says_nothing_of_the_page(shape):
+    [group] = with_layers(attention(kv_cache=Some(shape=shape))).attention
+    assert group.block_size == 16
+
+
 @pytest.mark.parametrize(
     "layer", [Some(), Some(num_heads=32), attention(num_kv_heads=None), attention(head_size="128"), None, "layer"]
 )
@@ -204,6 +223,43 @@ def test_what_has_no_number_of_experts_is_no_moe_layer(layer):
 def test_the_quantization_of_experts_is_the_models():
     layer = with_layers(experts(), quant_config=Some(get_name=lambda: "awq", group_size=64)).moe[0]
     assert (layer.quantization, layer.group_size) == ("awq", 64)
+
+
+def running(**quant_config):
+    """Experts that a class of the engine runs, as it is after the weights are loaded."""
+
+    class TritonExperts(Some):
+        pass
+
+    method = Some(moe_kernel=Some(fused_experts=TritonExperts(quant_config=Some(**quant_config))))
+    layer = experts()
+    layer.routed_experts = Some(quant_method=method, apply_router_weight_on_input=True)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("quant_config", "said"),
+    [
+        ({}, {}),
+        (
+            {"use_int4_w4a16": True, "block_shape": [0, 64], "w1_zp": object()},
+            {"scheme": "int4_w4a16", "group_size": 64, "has_zero_points": True},
+        ),
+        (
+            {"use_fp8_w8a8": True, "block_shape": [128, 64]},
+            {"scheme": "fp8_w8a8", "block_n": 128, "block_k": 64, "activation_scale": "block"},
+        ),
+        ({"use_fp8_w8a8": True, "per_act_token_quant": True}, {"scheme": "fp8_w8a8", "activation_scale": "token"}),
+        (
+            {"use_fp8_w8a8": True, "w1_bias": object()},
+            {"scheme": "fp8_w8a8", "activation_scale": "tensor", "has_bias": True},
+        ),
+        ({"use_nvfp4_w4a4": True}, {"scheme": "nvfp4_w4a4"}),
+    ],
+)
+def test_what_runs_the_experts_says_how_they_are_quantized(quant_config, said):
+    layer = with_layers(running(**quant_config)).moe[0]
+    assert layer == MoELayer(64, 8, 2, 4096, 1024, router_weight_on_input=True, experts="TritonExperts", **said)
 
 
 # --- live objects ------------------------------------------------------------------------------------------------------

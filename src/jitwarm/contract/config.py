@@ -45,6 +45,14 @@ class AttentionGroup:
         sliding_window: Tokens, or None for full attention.
         logits_soft_cap: 0.0 for none.
         backend: The attention backend's name, if it is chosen.
+        kind: `"decoder"`, `"encoder"`, `"encoder_only"`, `"encoder_decoder"` (cross attention), or `"vit"` (a vision encoder
+            without a KV cache).
+        kv_cache_dtype: The layers' own, where it is not `WarmupConfig.kv_cache_dtype`.
+        block_size: Tokens in a page of the KV cache.
+        sinks_dtype: Of the attention sinks, a torch name; empty for none.
+        has_alibi: Whether ALiBi slopes are added.
+        shares_kv: Whether the layers read another layer's KV cache.
+        chunk_lookback: Chunks before the own one that are seen, in chunked attention; -1: not chunked.
     """
 
     n_heads: int
@@ -53,11 +61,38 @@ class AttentionGroup:
     sliding_window: int | None = None
     logits_soft_cap: float = 0.0
     backend: str = ""
+    kind: str = "decoder"
+    kv_cache_dtype: str = ""
+    block_size: int = 16
+    sinks_dtype: str = ""
+    has_alibi: bool = False
+    shares_kv: bool = False
+    chunk_lookback: int = -1
 
 
 @dataclass(frozen=True)
 class MoELayer:
-    """MoE layers of one shape on this rank. Sizes in elements, `group_size` in elements per scale (-1: none)."""
+    """MoE layers of one shape on this rank. Sizes in elements.
+
+    Attributes:
+        n_experts: Routed experts of the model.
+        n_local_experts: Those that this rank holds; fewer than `n_experts` with expert parallelism.
+        top_k: Experts per token.
+        hidden_size: Of the model.
+        intermediate_size: Of one expert, the part that this rank holds.
+        quantization: The method's name in the checkpoint, or None.
+        group_size: Elements per scale of weight-only quantization, -1 for none.
+        scheme: What the weights and activations of a launch are: `int4_w4a16`, `int8_w8a16`, `fp8_w8a8` or another name;
+            empty for unquantized layers, or where it is not known.
+        has_zero_points: Whether the quantized weights have zero points.
+        block_n: Rows of a weight that share one scale (block-wise fp8), 0 for none.
+        block_k: Columns of a weight that share one scale, 0 for none.
+        activation_scale: Of fp8: `block`, `token` or `tensor`, empty for none.
+        is_gated: Whether the first GEMM makes gate and up together.
+        has_bias: Whether the experts have a bias.
+        router_weight_on_input: Whether tokens are weighted before the experts instead of after them.
+        experts: The class of the engine that runs the layer, empty where none is chosen.
+    """
 
     n_experts: int
     n_local_experts: int
@@ -66,6 +101,15 @@ class MoELayer:
     intermediate_size: int
     quantization: str | None = None
     group_size: int = -1
+    scheme: str = ""
+    has_zero_points: bool = False
+    block_n: int = 0
+    block_k: int = 0
+    activation_scale: str = ""
+    is_gated: bool = True
+    has_bias: bool = False
+    router_weight_on_input: bool = False
+    experts: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ By attribute, with a default for each, so that what one version of vLLM lacks ch
 model is known by name: layers are recognized by what they have.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -26,7 +26,7 @@ def read(vllm_config: Any, rank: int) -> dict[str, Any]:
         "cudagraph_capture_sizes": tuple(sorted(sizes)),
         "num_speculative_tokens": _get(vllm_config, "speculative_config.num_speculative_tokens", 0),
         "quantization": _text(_get(vllm_config, "model_config.quantization", None)),
-        "attention": _distinct(_attention(_layers(vllm_config))),
+        "attention": _distinct(_attention(_layers(vllm_config), _get(vllm_config, "cache_config.block_size", 16))),
         "moe": _distinct(_moe(_layers(vllm_config), vllm_config)),
         **_ranks(_get(vllm_config, "parallel_config", None), rank),
     }
@@ -53,7 +53,7 @@ def _layers(vllm_config: Any) -> list[Any]:
     return list((_get(vllm_config, "compilation_config.static_forward_context", None) or {}).values())
 
 
-def _attention(layers: Iterable[Any]) -> Iterator[dict[str, Any]]:
+def _attention(layers: Iterable[Any], block_size: int) -> Iterator[dict[str, Any]]:
     for layer in layers:
         sizes = [getattr(layer, name, None) for name in ("num_heads", "num_kv_heads", "head_size")]
         if not all(isinstance(size, int) for size in sizes):
@@ -65,7 +65,28 @@ def _attention(layers: Iterable[Any]) -> Iterator[dict[str, Any]]:
             "sliding_window": _window(getattr(layer, "sliding_window", None)),
             "logits_soft_cap": float(_get(layer, "impl.logits_soft_cap", None) or 0.0),
             "backend": _backend_name(layer),
+            **_variant(layer),
+            "block_size": _page(layer, block_size),
         }
+
+
+def _variant(layer: Any) -> dict[str, Any]:
+    """What else makes a layer's attention another one than its neighbour's."""
+    kind = _get(layer, "attn_type", "decoder")
+    return {
+        "kind": str(getattr(kind, "value", kind)),  # an enumeration in some versions
+        "kv_cache_dtype": str(_get(layer, "impl.kv_cache_dtype", "")).removeprefix("torch."),
+        "sinks_dtype": str(_get(layer, "impl.sinks.dtype", "")).removeprefix("torch."),
+        "has_alibi": _get(layer, "impl.alibi_slopes", None) is not None,
+        "shares_kv": _get(layer, "impl.kv_sharing_target_layer_name", None) is not None,
+        "chunk_lookback": _get(layer, "impl.chunk_lookback", -1),
+    }
+
+
+def _page(layer: Any, block_size: int) -> int:
+    """Tokens in a page: of the layer's own cache, [blocks, heads, tokens, elements], where it has one already."""
+    shape = tuple(_get(layer, "kv_cache.shape", ()))
+    return int(shape[2]) if len(shape) == 4 and shape[1] == layer.num_kv_heads else block_size  # noqa: PLR2004
 
 
 def _window(window: Any) -> int | None:
@@ -86,6 +107,8 @@ def _moe(layers: Iterable[Any], vllm_config: Any) -> Iterator[dict[str, Any]]:
         n_experts = getattr(config, "num_experts", None)
         if not isinstance(n_experts, int):
             continue
+        quant = _get(layer, f"{_EXPERTS_OF}.quant_config", None)
+        block = _get(quant, "block_shape", None) or (0, 0)
         yield {
             "n_experts": n_experts,
             "n_local_experts": _get(config, "num_local_experts", n_experts),
@@ -93,8 +116,44 @@ def _moe(layers: Iterable[Any], vllm_config: Any) -> Iterator[dict[str, Any]]:
             "hidden_size": _get(config, "hidden_dim", 0),
             "intermediate_size": _get(config, "intermediate_size_per_partition", 0),
             "quantization": _text(method()) if callable(method) else None,
-            "group_size": _get(quantization, "group_size", -1),
+            # Weight-only quantization says its groups as blocks without rows.
+            "group_size": _get(quantization, "group_size", -1) if block[0] or not block[1] else block[1],
+            "scheme": next((scheme for scheme in _SCHEMES if _get(quant, f"use_{scheme}", default=False)), ""),
+            "has_zero_points": _get(quant, "w1_zp", None) is not None,
+            "block_n": block[0],
+            "block_k": block[1] if block[0] else 0,
+            "activation_scale": _activation_scale(quant, block),
+            "is_gated": _get(config, "is_act_and_mul", default=True),
+            "has_bias": _get(quant, "w1_bias", None) is not None,
+            "router_weight_on_input": _get(layer, "routed_experts.apply_router_weight_on_input", default=False),
+            "experts": _class_name(_get(layer, _EXPERTS_OF, None)),
         }
+
+
+# Where a layer keeps what runs it, and the kinds of quantization of which that speaks.
+_EXPERTS_OF = "routed_experts.quant_method.moe_kernel.fused_experts"
+_SCHEMES = (
+    "int4_w4a16",
+    "int8_w8a16",
+    "fp8_w8a8",
+    "fp8_w8a16",
+    "int8_w8a8",
+    "nvfp4_w4a16",
+    "nvfp4_w4a4",
+    "mxfp4_w4a16",
+)
+
+
+def _activation_scale(quant: Any, block: Sequence[int]) -> str:
+    if not _get(quant, "use_fp8_w8a8", default=False):
+        return ""
+    if block[0]:
+        return "block"
+    return "token" if _get(quant, "per_act_token_quant", default=False) else "tensor"
+
+
+def _class_name(obj: Any) -> str:
+    return "" if obj is None else type(obj).__name__
 
 
 def _distinct(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,11 +4,19 @@ vLLM's functions ask one object, `vllm.platforms.current_platform`, which everyb
 the target's GPU its class is replaced while keys are listed; the object stays.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from jitwarm import Target
+
+# Functions of vLLM that remember an answer about the device without being asked which device it is.
+_REMEMBERED = (
+    ("vllm.utils.platform_utils", "get_device_name_as_file_name"),
+    ("vllm.model_executor.layers.fused_moe.fused_moe", "get_moe_configs"),
+    ("vllm.model_executor.layers.fused_moe.utils", "enable_swap_ab"),
+)
 
 
 @contextmanager
@@ -25,11 +33,21 @@ def answering_for(target: Target, device_name: str = "") -> Iterator[None]:
         yield
         return
     before = type(current_platform)
+    _forget()
     current_platform.__class__ = _class_for(before, target, device_name)
     try:
         yield
     finally:
         current_platform.__class__ = before
+        _forget()
+
+
+def _forget() -> None:
+    """Nothing that was remembered of one device is an answer about another."""
+    for module, name in _REMEMBERED:
+        clear = getattr(getattr(sys.modules.get(module), name, None), "cache_clear", None)
+        if clear is not None:
+            clear()
 
 
 def _is(platform: Any, target: Target, device_name: str) -> bool:

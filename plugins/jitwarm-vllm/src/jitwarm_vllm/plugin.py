@@ -1,19 +1,23 @@
 """The entry point: every family of kernels that this vLLM has."""
 
 import importlib
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 from jitwarm import Target, TunedArtifact, WarmupConfig, hookimpl
+from jitwarm_vllm.models import PLUGIN
 
 # Modules with `kernels() -> list`; each imports what it needs of vLLM inside.
-_FAMILIES: tuple[str, ...] = ()
+_FAMILIES: tuple[str, ...] = ("moe", "attention", "prefill", "lora", "sampling")
 
 
 @hookimpl
 def jitwarm_kernels(config: WarmupConfig, target: Target) -> Iterable[Any]:
     """Every kernel of every family; a family that this version of vLLM lacks is left out by its own module."""
-    del config, target
+    del target
+    if not _is_asked(config):
+        return []
     return [kernel for name in _FAMILIES for kernel in importlib.import_module(f"jitwarm_vllm.{name}").kernels()]
 
 
@@ -23,3 +27,16 @@ def jitwarm_tuned_artifacts(config: WarmupConfig, target: Target) -> Iterable[Tu
     from jitwarm_vllm import flashinfer_tuning
 
     return flashinfer_tuning.artifacts(config, target)
+
+
+def _is_asked(config: WarmupConfig) -> bool:
+    """Whether there is a model, or an engine that launches Triton kernels.
+
+    vLLM takes seconds to import, and nobody else is to wait for it.
+    """
+    if config.for_plugin(PLUGIN):
+        return True
+    imported = sys.modules.get("vllm.triton_utils")
+    if imported is not None:
+        return bool(getattr(imported, "HAS_TRITON", True))
+    return bool(config.moe or config.attention)

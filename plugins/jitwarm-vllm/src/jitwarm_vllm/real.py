@@ -17,7 +17,7 @@ from jitwarm.device import may_have_device
 _DECIDER = "vllm.triton_utils"
 
 
-class NoRealKernelsError(Exception):
+class NoRealKernelsError(ImportError):
     """vLLM was imported before, without Triton: its kernels are placeholders in this process."""
 
 

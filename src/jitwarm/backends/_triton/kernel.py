@@ -59,6 +59,14 @@ class TritonKernel(CallableKernel):
         """
         raise NotImplementedError(f"{type(self).__qualname__}.launch_args is missing")
 
+    def launch_options(self, key: Any) -> dict[str, Any]:
+        """The compile options that a launch of `key` passes, in its order: those of `options`.
+
+        To be overridden where it is the key that says which options there are.
+        """
+        by_name = {field.name.lower(): getattr(key, field.name) for field in fields(key)}
+        return {name: self.fixed[name] if name in self.fixed else by_name[name.lower()] for name in self.options}
+
     def compile(self, key: Any) -> Outcome | None:
         """Build or load one specialization through Triton's own `warmup`; on a device also load its binary.
 
@@ -103,7 +111,7 @@ class TritonKernel(CallableKernel):
             )
         static = {p.name: entries[p.name] for p in parameters if p.name not in given and p.name in entries}
         with internals.clear_without_gpu():
-            return self.kernel[grid](**dict(zip(given, args, strict=True)), **static, **self._options(key))
+            return self.kernel[grid](**dict(zip(given, args, strict=True)), **static, **self.launch_options(key))
 
     def __call__(self, *args: Any, grid: Any, **inputs: Any) -> Any:
         """Dispatch on `inputs` and launch with `args` on `grid`."""
@@ -194,16 +202,11 @@ class TritonKernel(CallableKernel):
         arguments = {n: wrappers.argument(entry, bounded=bounded) for n, entry in merged.items() if n in names}
         if config is not None:
             wrappers.call_pre_hook(self.kernel, config, arguments)
-        return _Launch(arguments, {**self._options(_own(key)), **(dict(config.options) if config else {})})
+        return _Launch(arguments, {**self.launch_options(_own(key)), **(dict(config.options) if config else {})})
 
     def _has_fixed_value(self, name: str) -> bool:
         """Whether `fixed` gives a value to launch with; a descriptor stands for a tensor that the caller has."""
         return name in self.fixed and not isinstance(self.fixed[name], TensorSpec | IntClass)
-
-    def _options(self, key: Any) -> dict[str, Any]:
-        """The author's compile options, in launch order."""
-        by_name = {field.name.lower(): getattr(key, field.name) for field in fields(key)}
-        return {name: self.fixed[name] if name in self.fixed else by_name[name.lower()] for name in self.options}
 
     def _choose(self, key: Any) -> Outcome:
         entries = {**self.fixed, **self.launch_args(key)}
