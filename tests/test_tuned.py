@@ -59,13 +59,13 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.syspath_prepend(tmp_path / "site")
 
-    def run(artifacts, glob="*", **settings):
+    def run(artifacts, glob="*", role="", **settings):
         module = f"tuned_{abs(hash(artifacts))}"
         if not (tmp_path / "site" / f"{module}.py").exists():
             sys.modules.pop(module, None)
             kits.install(tmp_path / "site", module, PACKAGE.replace("ARTIFACTS", artifacts), plugin="acme")
         asked = Asked(settings=Settings(plugins=("acme",), isolate=False, manage_caches=False, **settings))
-        session = Session(asked, Target("cuda", "90"), root=tmp_path / "store")
+        session = Session(asked, Target("cuda", "90"), root=tmp_path / "store", role=role)
         report = session.run(session.plan(glob))
         session.finish()
         return report, __import__(module).Result.log
@@ -125,3 +125,9 @@ def test_a_failed_tuning_names_no_command_to_try_a_compile(run):
 def test_a_glob_may_name_an_artifact_alone(run):
     report, _ = run("[Result()]", glob="acme:result")
     assert set(rows(report)) == {"acme:result"}
+
+
+def test_a_process_beside_those_that_serve_neither_tunes_nor_plans_to(run):
+    """One that builds keys while the weights load, say: its plan has no row that nobody would end."""
+    report, log = run("[Result()]", role="early")
+    assert (set(rows(report)), log) == ({"acme:four"}, [])

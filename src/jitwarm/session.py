@@ -16,6 +16,7 @@ from jitwarm.contract.backend import Backend, TargetScope
 from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
 from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
+from jitwarm.contract.tuned import RegisteredArtifact
 from jitwarm.deadlines import Deadline
 from jitwarm.device import may_have_device, target_of
 from jitwarm.engine.agreement import Alone, Group
@@ -102,7 +103,8 @@ class Session:
         self.asked = _with_learned(asked, self.registry.backends, self.target)
         self.kernels: list[RegisteredKernel] = []
         self.meet: Callable[[], Group] = Alone
-        self._tuning: Tuning | None = self._make_tuning(prepare_thread)
+        # A process beside those that serve has nobody to agree with.
+        self._tuning = None if role else self._make_tuning(prepare_thread)
         self._is_remote = executor is not None
         self._building = Building(
             self.asked, self.root, self.registry, self.log, n_ranks=n_ranks, executor=executor, started=started
@@ -163,8 +165,7 @@ class Session:
         self._listing.explains = explains
         kernels = self.kernels or self.discover()
         chosen = [kernel for kernel in kernels if matches(kernel.id, [kernel_glob])]
-        artifacts, unknown = self.registry.artifacts(self.asked.config, self.target)
-        artifacts = [artifact for artifact in artifacts if matches(artifact.id, [kernel_glob])]
+        artifacts, unknown = self._artifacts(kernel_glob)
         if not chosen and not artifacts and (kernels or kernel_glob != "*"):
             refused = [f"plugin {plugin.name} was refused: {plugin.reason}" for plugin in self.registry.refused]
             ids = ", ".join(kernel.id for kernel in kernels)
@@ -312,6 +313,13 @@ class Session:
             may_tune=settings.tune == "auto",
             reason_to_skip=self._reason_not_to_tune,
         )
+
+    def _artifacts(self, glob: str) -> tuple[list[RegisteredArtifact], dict[str, str]]:
+        """The tuned artifacts that match, and the plugins of which they are not known; none in a process that does not tune."""
+        if not self._tuning:
+            return [], {}
+        artifacts, unknown = self.registry.artifacts(self.asked.config, self.target)
+        return [artifact for artifact in artifacts if matches(artifact.id, [glob])], unknown
 
     def _reason_not_to_tune(self, artifact_id: str) -> str:
         settings = self.asked.settings

@@ -159,15 +159,13 @@ def stored_choice(kernel: Any, entries: Mapping[str, Any]) -> TunedConfig | None
     key = _tuning_key(tuner, entries)
     try:
         tuner.check_disk_cache(key, _pruned(kernel, entries, tuner), _refuse_to_time)
-    except (
-        _NotStoredError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # the latter: what a killed or foreign writer left
+    except (_NotStoredError, *_DAMAGE):
         return None
     return _as_data(tuner.cache[key])
+
+
+# What reading a result raises that a killed or foreign writer has left.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError)
 
 
 class _NotStoredError(Exception):
