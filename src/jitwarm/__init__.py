@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from jitwarm.backends._cutedsl import CuteKernel
     from jitwarm.backends._tilelang import TileLangKernel
     from jitwarm.backends._triton import TritonKernel
-    from jitwarm.contract.backend import Backend, CompileCount, Finding, current_target
+    from jitwarm.contract.backend import Backend, CompileCount, Finding, artifact_dir, current_target
     from jitwarm.contract.config import AttentionGroup, MoELayer, WarmupConfig
     from jitwarm.contract.descriptors import Dim, IntClass, TensorSpec
     from jitwarm.contract.kernel import Kernel, Outcome
     from jitwarm.contract.keys import decode_key, dtype_name, encode_key, key_digest
     from jitwarm.contract.spaces import Choices, IntRange, rows
     from jitwarm.contract.target import Target, Toolchain
+    from jitwarm.contract.tuned import TunedArtifact
     from jitwarm.engine.compiler import default_compile, default_warmup_keys
     from jitwarm.engine.report import Report
-    from jitwarm.errors import JitwarmError, NeedsModel, Skipped, UnencodableKey, Unresolved
+    from jitwarm.errors import FetchError, JitwarmError, NeedsModel, Skipped, UnencodableKey, Unresolved
+    from jitwarm.fetching import fetch
     from jitwarm.hookspecs import hookimpl
     from jitwarm.tracing import Trace, trace, trace_dispatch
 
@@ -42,6 +44,7 @@ _MODULES = {
         "Backend",
         "CompileCount",
         "Finding",
+        "artifact_dir",
         "current_target",
     ),
     "contract.config": (
@@ -73,18 +76,21 @@ _MODULES = {
         "Target",
         "Toolchain",
     ),
+    "contract.tuned": ("TunedArtifact",),
     "engine.compiler": (
         "default_compile",
         "default_warmup_keys",
     ),
     "engine.report": ("Report",),
     "errors": (
+        "FetchError",
         "JitwarmError",
         "NeedsModel",
         "Skipped",
         "UnencodableKey",
         "Unresolved",
     ),
+    "fetching": ("fetch",),
     "hookspecs": ("hookimpl",),
     "api": (
         "bake",
@@ -106,6 +112,7 @@ __all__ = [
     "CompileCount",
     "CuteKernel",
     "Dim",
+    "FetchError",
     "Finding",
     "IntClass",
     "IntRange",
@@ -123,9 +130,11 @@ __all__ = [
     "Toolchain",
     "Trace",
     "TritonKernel",
+    "TunedArtifact",
     "UnencodableKey",
     "Unresolved",
     "WarmupConfig",
+    "artifact_dir",
     "bake",
     "current_target",
     "decode_key",
@@ -133,6 +142,7 @@ __all__ = [
     "default_warmup_keys",
     "dtype_name",
     "encode_key",
+    "fetch",
     "hookimpl",
     "key_digest",
     "rows",

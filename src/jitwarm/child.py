@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jitwarm.contract.backend import TargetScope
-from jitwarm.contract.kernel import RegisteredKernel
+from jitwarm.contract.kernel import Outcome, RegisteredKernel
 from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.engine import wire
@@ -214,12 +214,13 @@ class _Builder:
                 require_same(job, wiring.policy.origin(record.kernel, wiring.target))
             key = decode_key(record.kernel, job.key)
             with TargetScope(wiring.target):
-                n_compiles = wiring.policy.build(record.kernel, key, wiring.target)
+                built = wiring.policy.build(record.kernel, key, wiring.target)
         except MemoryError as exc:
             return Answer("died", seconds=_since(start), error=describe_error(exc))
         except BaseException as exc:  # noqa: BLE001 - as said above; nobody interrupts this process but a compiler itself
             return Answer(outcome_of(exc).value, seconds=_since(start), error=describe_error(exc))
-        return Answer("built", n_compiles, _since(start))
+        outcome = built.outcome.value if built.outcome in (Outcome.COMPILED, Outcome.LOADED) else None
+        return Answer("built", built.n_compiles, _since(start), outcome=outcome)
 
     def note_end(self, job: Job, answer: Answer) -> None:
         """Tell the log how a job ended, if it came so far that there is one."""

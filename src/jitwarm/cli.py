@@ -27,6 +27,7 @@ from jitwarm.engine.report import Report
 from jitwarm.errors import JitwarmError, StoreError, TargetError, ToolchainError, UsageError
 from jitwarm.integrations import clusters
 from jitwarm.progress import Progress
+from jitwarm.reports.like import config_like
 from jitwarm.session import Session
 from jitwarm.settings import Asked, read
 from jitwarm.tables import print_json, terminal
@@ -47,6 +48,12 @@ ConfigFile = Annotated[
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", help="A value over the file's: max_num_seqs=64, or <plugin>.<name>=<TOML value>."),
+]
+Like = Annotated[
+    str | None,
+    typer.Option(
+        "--like", help="Begin with the configuration of a start: a run, its report as JSON, or its fields as JSON."
+    ),
 ]
 KernelGlob = Annotated[str, typer.Option("--kernel", help="Only kernels whose id (<plugin>:<name>) matches this glob.")]
 TargetName = Annotated[
@@ -90,6 +97,7 @@ def plugins(
 def plan(
     config: ConfigFile = None,
     assignments: Assignments = None,
+    like: Like = None,
     kernel: KernelGlob = "*",
     target: TargetName = None,
     explain: Annotated[
@@ -103,7 +111,7 @@ def plan(
         raise UsageError("--explain names the kernels itself", "leave --kernel out")
     if markdown and not explain:
         raise UsageError("--markdown is the form of an explanation", "add --explain GLOB")
-    session = Session(_read(config, assignments), _target(target))
+    session = Session(_read(config, assignments, like), _target(target))
     session.plan(explain or kernel, explains=bool(explain))
     session.finish()
     if as_json:
@@ -124,13 +132,14 @@ def plan(
 def warm(
     config: ConfigFile = None,
     assignments: Assignments = None,
+    like: Like = None,
     kernel: KernelGlob = "*",
     target: TargetName = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile or load every key into this user's store (JITWARM_CACHE_DIR), for the GPU of this machine."""
-    _show(_report(_read(config, assignments), target, kernel), strict=strict, as_json=as_json)
+    _show(_report(_read(config, assignments, like), target, kernel), strict=strict, as_json=as_json)
 
 
 @app.command()
@@ -138,6 +147,7 @@ def bake(
     out: Annotated[Path, typer.Option("--out", help="Directory for the artifacts; made if need be.")],
     config: ConfigFile = None,
     assignments: Assignments = None,
+    like: Like = None,
     kernel: KernelGlob = "*",
     target: Annotated[
         list[str] | None,
@@ -154,10 +164,10 @@ def bake(
 ) -> None:
     """Compile every key for a target into a directory. Needs no GPU, and hides one that is there."""
     os.environ.update(BLIND)
-    asked = _read(config, assignments)
+    asked = _read(config, assignments, like)
     targets = list(dict.fromkeys(str(Target.parse(text)) for text in target or ()))
     if len(targets) > 1:
-        single = {"--out": out, "--config": config, "--kernel": kernel, "--hosts": hosts}
+        single = {"--out": out, "--config": config, "--like": like, "--kernel": kernel, "--hosts": hosts}
         given = [*single.items(), *(("--set", text) for text in assignments or ())]
         options = [str(part) for pair in given if pair[1] is not None for part in pair]
         options += ["--strict"] * strict + ["--json"] * as_json
@@ -296,8 +306,9 @@ def _is_toolchain(error: str) -> bool:
     return "is not installed" in error or error.startswith("toolchain missing")
 
 
-def _read(config: Path | None, assignments: list[str] | None) -> Asked:
-    return read(config, assignments or ())
+def _read(config: Path | None, assignments: list[str] | None, like: str | None = None) -> Asked:
+    base = config_like(like, read(config).settings.root) if like else None
+    return read(config, assignments or (), like=base)
 
 
 def _target(text: str | None) -> Target | None:

@@ -24,10 +24,17 @@ class Deadline:
     Args:
         timeout_s: Seconds per call; None calls directly, without a thread.
         prepare: Called first in each thread, for state that threads do not share, e.g. the current GPU.
+        variable: Names the setting in the error.
     """
 
-    def __init__(self, timeout_s: float | None = None, prepare: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        timeout_s: float | None = None,
+        prepare: Callable[[], None] = lambda: None,
+        variable: str = "JITWARM_PLAN_TIMEOUT_S",
+    ) -> None:
         self._timeout_s = timeout_s
+        self._variable = variable
         self._prepare = prepare
 
     def call(self, what: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -61,7 +68,7 @@ class Deadline:
         if not answer:
             raise PluginTimeoutError(
                 f"{what} took longer than {self._timeout_s:g} s",
-                "raise JITWARM_PLAN_TIMEOUT_S if it needs longer",
+                f"raise {self._variable} if it needs longer",
                 _where(thread),
             )
         succeeded, value = answer[0]

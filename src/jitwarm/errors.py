@@ -76,6 +76,10 @@ class InvalidKernelError(ContractError):
     """An object that cannot be a kernel, or a kernel class whose definition contradicts itself."""
 
 
+class InvalidArtifactError(ContractError):
+    """An object that cannot be a tuned artifact, or one that answers what the contract does not allow."""
+
+
 class UnencodableKey(ContractError):  # noqa: N818 - the name is part of the documented contract
     """A compile key holds a value that has no canonical text: a tensor, a list, an object of a local class."""
 
@@ -112,6 +116,10 @@ class CompileError(JitwarmError):
     """A compiler answered, but what it made cannot be used (wrong architecture, no binary)."""
 
 
+class FetchError(JitwarmError):
+    """A file that was built elsewhere cannot be had, or is not what was asked for. Nothing was left behind: compile it."""
+
+
 class WorkerDiedError(CompileError):
     """The process that compiled a key ended: the compiler crashed, was killed, or ran out of memory."""
 
@@ -134,6 +142,10 @@ class HostError(CompileError):
 
 class HostsUnavailableError(ToolchainError):
     """The hosts that were asked for cannot be reached, or what reaches them is not installed."""
+
+
+class GroupError(JitwarmError):
+    """The ranks of an engine could not come to an agreement: one of them is gone, or late."""
 
 
 class NoDeviceError(JitwarmError):

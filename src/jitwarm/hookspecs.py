@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jitwarm.contract.backend import Backend
     from jitwarm.contract.config import WarmupConfig
     from jitwarm.contract.target import Target
+    from jitwarm.contract.tuned import TunedArtifact
 
 PROJECT = "jitwarm"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -69,6 +70,17 @@ def jitwarm_compile(kernel: Kernel, kernel_id: str, key: Any, target: "Target") 
 
     May raise `Skipped` or `Unresolved`, which are answers with a reason. Anything else that a policy raises is reported and the
     next implementation is asked; when the built-in one raises, the key is one failed row.
+    """
+
+
+@hookspec
+def jitwarm_tuned_artifacts(config: "WarmupConfig", target: "Target") -> Iterable["TunedArtifact"]:  # type: ignore[empty-body]
+    """List this plugin's tuned artifacts: results that only a device can find.
+
+    Called once per run, after `jitwarm_kernels`. Returns quickly, tunes nothing. Inside an engine, every rank should list the
+    same; one that lists fewer takes no part in those that it lacks.
+
+    May raise: then none of this plugin's artifacts is applied, on any rank, and its kernels go on.
     """
 
 

@@ -18,7 +18,7 @@ from jitwarm.settings import Asked, Settings, read_config
 
 Entry = TypeVar("Entry", LearnedKey, LearnedFunction)
 _HEADER = """\
-# Kernels that compiled while serving, because no declaration lists them for that configuration. Written by `jitwarm learn`.
+# Kernels that compiled after a warm-up, because no declaration lists them for that configuration. Written by `jitwarm learn`.
 # Review it, delete what is not to be warmed, commit it; JITWARM_LEARNED_KEYS names it to the next start, bake and CI. An entry
 # goes when a declaration covers it: widen get_warmup_keys, run `jitwarm learn` again.
 """

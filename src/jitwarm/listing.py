@@ -73,12 +73,12 @@ class Listing:
         if matches(kernel.id, self._asked.settings.disable):
             raise Skipped("disabled by JITWARM_DISABLE")
         is_for_rank = getattr(kernel.kernel, "is_for_rank", None)
-        if is_for_rank is not None and not is_for_rank(self._asked.config):
+        if is_for_rank is not None and not is_for_rank(self._asked.config.for_kernels()):
             raise Skipped("not on this rank")
 
     def _declared(self, kernel: RegisteredKernel) -> tuple[list[Any], list[str]]:
         """What the policies list, with what was traced for it."""
-        asked = {"kernel": kernel.kernel, "kernel_id": kernel.id, "config": self._asked.config}
+        asked = {"kernel": kernel.kernel, "kernel_id": kernel.id, "config": self._asked.config.for_kernels()}
         with TargetScope(self._target), collected_traces() as traces:
             keys = list(self._registry.first_answer("jitwarm_warmup_keys", **asked))
         if len(keys) > _MAX_KEYS:

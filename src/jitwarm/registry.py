@@ -19,8 +19,18 @@ from jitwarm.contract.backend import Backend
 from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import RegisteredKernel, kernel_name, require_kernel
 from jitwarm.contract.target import Target
+from jitwarm.contract.tuned import RegisteredArtifact, require_artifact
 from jitwarm.deadlines import Deadline, is_shutdown
-from jitwarm.errors import InvalidKernelError, JitwarmError, PluginError, Skipped, Unresolved, text_of
+from jitwarm.errors import (
+    InvalidArtifactError,
+    InvalidKernelError,
+    JitwarmError,
+    NeedsModel,
+    PluginError,
+    Skipped,
+    Unresolved,
+    text_of,
+)
 
 GROUP = "jitwarm.kernels"
 BUILT_IN = "built-in"
@@ -126,10 +136,30 @@ class Registry:
             except (Exception, SystemExit) as exc:
                 if is_shutdown(exc):
                     raise
+                if isinstance(exc, NeedsModel) and not config.has_layers:
+                    continue  # it is asked again when the model is there
                 self._unregister(name)
                 del self.plugins[name]
                 self._refuse(name, plugin.distribution, _reason(exc))
         return found
+
+    def artifacts(self, config: WarmupConfig, target: Target) -> tuple[list[RegisteredArtifact], dict[str, str]]:
+        """The tuned artifacts of every plugin; and by name the plugins whose artifacts are not known, with the reason.
+
+        A plugin that cannot list its artifacts keeps its kernels.
+        """
+        found: list[RegisteredArtifact] = []
+        unknown = {refused.name: f"plugin {refused.name} is refused: {refused.reason}" for refused in self.refused}
+        for plugin in sorted(self.plugins.values(), key=lambda plugin: plugin.name):
+            what = f"listing the tuned artifacts of {plugin.name}"
+            try:
+                found += self._deadline.call(what, self._artifacts_of, plugin, config, target)
+            except (Exception, SystemExit) as exc:
+                if is_shutdown(exc):
+                    raise
+                unknown[plugin.name] = f"{what} failed: {_reason(exc)}"
+                self._on_policy_error(plugin.name, "jitwarm_tuned_artifacts", exc)
+        return found, unknown
 
     def first_answer(self, hook: str, **arguments: Any) -> Any:
         """Ask the implementations of a hook, last registered first and the built-in one last, until one answers.
@@ -218,7 +248,7 @@ class Registry:
 
     def _kernels_of(self, plugin: Plugin, config: WarmupConfig, target: Target) -> list[RegisteredKernel]:
         by_id: dict[str, RegisteredKernel] = {}
-        for kernel in self._answers("jitwarm_kernels", plugin.name, config=config, target=target):
+        for kernel in self._answers("jitwarm_kernels", plugin.name, config=config.for_kernels(), target=target):
             require_kernel(kernel)
             kernel_id = f"{plugin.name}:{kernel_name(kernel)}"
             if kernel_id in by_id:
@@ -233,6 +263,16 @@ class Registry:
                 self.backend_of(kernel),
                 getattr(kernel, "import_path", ""),
             )
+        return list(by_id.values())
+
+    def _artifacts_of(self, plugin: Plugin, config: WarmupConfig, target: Target) -> list[RegisteredArtifact]:
+        by_id: dict[str, RegisteredArtifact] = {}
+        for artifact in self._answers("jitwarm_tuned_artifacts", plugin.name, config=config, target=target):
+            require_artifact(artifact)
+            artifact_id = f"{plugin.name}:{artifact.name}"
+            if artifact_id in by_id:
+                raise InvalidArtifactError(f"it yields two artifacts of one id, {artifact_id}", "rename one of them")
+            by_id[artifact_id] = RegisteredArtifact(artifact_id, artifact, plugin.name, plugin.distribution)
         return list(by_id.values())
 
     def _answers(self, hook: str, name: str, **arguments: Any) -> Iterator[Any]:

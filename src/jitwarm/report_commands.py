@@ -91,14 +91,19 @@ def check(
     max_seconds: Annotated[
         float | None, typer.Option("--max-seconds", min=0, help="The start takes at most so long.")
     ] = None,
+    max_undeclared: Annotated[
+        int | None,
+        typer.Option("--max-undeclared", min=0, help="At most so many compiles before serving that nobody declares."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Count skipped keys as cold, whatever the reason.")] = False,
     root: Root = None,
     as_json: AsJson = False,
 ) -> None:
     """Fail if a start does not keep its limits: the gate for continuous integration."""
-    limits = Limits(budget, max_cold, max_never_used, max_seconds, strict)
+    limits = Limits(budget, max_cold, max_never_used, max_seconds, strict, max_undeclared)
     if limits.are_none:
-        raise UsageError("there is no limit to check", "give --budget, --max-cold, --max-never-used or --max-seconds")
+        hint = "give --budget, --max-cold, --max-never-used, --max-undeclared or --max-seconds"
+        raise UsageError("there is no limit to check", hint)
     checked = subjects(reports or [], _root(root))
     broken = [breach for subject in checked for breach in breaches(subject, limits)]
     if as_json:

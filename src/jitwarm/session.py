@@ -5,32 +5,28 @@ import dataclasses
 import difflib
 import os
 import platform
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jitwarm.building import Building
 from jitwarm.contract.backend import Backend, TargetScope
 from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
 from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.deadlines import Deadline
 from jitwarm.device import may_have_device, target_of
-from jitwarm.engine.compiler import BuiltinPolicy
-from jitwarm.engine.container import memory_for_each_bytes, usable_cpus
+from jitwarm.engine.agreement import Alone, Group
 from jitwarm.engine.elsewhere import OVER
-from jitwarm.engine.executors import ExecutorIsolation, n_in_flight
-from jitwarm.engine.isolation import ChildIsolation
+from jitwarm.engine.modules import LateModules
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, make_plan
-from jitwarm.engine.prefetch import Task, in_order_of_readiness
-from jitwarm.engine.processes import Limits
+from jitwarm.engine.prefetch import Prefetch
 from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
-from jitwarm.engine.schedule import ExpectedSeconds, Item, first_of_each_first, longest_first
-from jitwarm.engine.workers import Workers
+from jitwarm.engine.schedule import Item
+from jitwarm.engine.tuning import Tuning
 from jitwarm.environment import compiler_variables
 from jitwarm.errors import (
     SettingsError,
@@ -42,12 +38,8 @@ from jitwarm.listing import Listing
 from jitwarm.monitor import ExpectedKernel, ExpectedKey, Monitor, described
 from jitwarm.registry import RefusedPlugin, Registry
 from jitwarm.settings import Asked, matches
-from jitwarm.store import Recorder, Store
+from jitwarm.store import Recorder, Store, TunedStore
 from jitwarm.tracing import Explanation, noted
-
-# Each holds a compiler and the plugin's imports, half a gigabyte and more.
-_MAX_WORKERS = 16
-_LAST_PRIORITY = 19
 
 
 class Session:
@@ -62,6 +54,9 @@ class Session:
         prepare_thread: Called first in each thread in which a plugin is called, e.g. to choose the GPU.
         rank: Written into each event.
         n_ranks: Processes on this node that warm up at the same time, and share its processors.
+        role: What this process is beside those that serve; empty for a command, and for those.
+        is_late: A server has measured its memory already: what is loaded from now on is counted, and may be limited.
+        left_to_others: Tells of a key's fingerprint whether another process will build it, so that it is waited for.
         executor: Builds the keys on other hosts; None builds them in compile processes here. It stays open. Then, too, the
             compilers' caches are moved under the root: what hosts send is put there.
 
@@ -78,6 +73,9 @@ class Session:
         prepare_thread: Callable[[], None] = lambda: None,
         rank: int | None = None,
         n_ranks: int = 1,
+        role: str = "",
+        is_late: bool = False,
+        left_to_others: Callable[[str], bool] | None = None,
         executor: Executor | None = None,
     ) -> None:
         if executor and not (asked.settings.isolate and asked.settings.manage_caches):
@@ -85,8 +83,8 @@ class Session:
                 "keys cannot be built on hosts while JITWARM_ISOLATE or JITWARM_MANAGE_CACHES is off",
                 "what hosts build is put into the store, and loaded from there",
             )
+        started = time.monotonic()
         self.asked = asked
-        self._started = time.monotonic()
         self.root = Path(os.path.normpath((root or asked.settings.root).absolute()))
         self.log = EventLog(asked.settings.run_id, rank)
         self._builder = ReportBuilder()
@@ -103,14 +101,19 @@ class Session:
         )
         self.asked = _with_learned(asked, self.registry.backends, self.target)
         self.kernels: list[RegisteredKernel] = []
-        self._n_ranks = n_ranks
-        self._executor = executor
-        self._workers = Workers(self._modules_of, self.log.emit, self._limits())
-        self._background: threading.Thread | None = None
-        self._isolation = self._make_isolation() if asked.settings.isolate else None
-        self._policy = BuiltinPolicy(
-            self.registry.backends, self.log.emit, asked.settings.lock_timeout_s, self._isolation
+        self.meet: Callable[[], Group] = Alone
+        self._tuning: Tuning | None = self._make_tuning(prepare_thread)
+        self._is_remote = executor is not None
+        self._building = Building(
+            self.asked, self.root, self.registry, self.log, n_ranks=n_ranks, executor=executor, started=started
         )
+        if left_to_others is not None:
+            self._building.left_to_others = lambda job: left_to_others(job.fingerprint)
+        self._role = role
+        self._policy = self._building.policy
+        self._late = LateModules(self.root, asked.settings.max_late_module_bytes) if is_late else None
+        if self._late:
+            self._policy.before_load = self._late.take
         self.registry.add_builtin_policy(self._policy)
         self._listing = Listing(self.asked, self.target, self.registry, self._policy, self._deadline)
 
@@ -126,7 +129,9 @@ class Session:
 
     def discover(self) -> list[RegisteredKernel]:
         """Load the installed plugins and ask each for its kernels."""
-        self.log.emit("run_start", target=str(self.target), root=str(self.root), on_device=self._on_device())
+        self.log.emit(
+            "run_start", target=str(self.target), root=str(self.root), on_device=self._on_device(), role=self._role
+        )
         self.log.emit("config", config=dataclasses.asdict(self.asked.config))
         self.registry.load_installed()
         self.log.emit("plugins_left_out", plugins=self.registry.left_out)
@@ -158,15 +163,19 @@ class Session:
         self._listing.explains = explains
         kernels = self.kernels or self.discover()
         chosen = [kernel for kernel in kernels if matches(kernel.id, [kernel_glob])]
-        if not chosen and (kernels or kernel_glob != "*"):
+        artifacts, unknown = self.registry.artifacts(self.asked.config, self.target)
+        artifacts = [artifact for artifact in artifacts if matches(artifact.id, [kernel_glob])]
+        if not chosen and not artifacts and (kernels or kernel_glob != "*"):
             refused = [f"plugin {plugin.name} was refused: {plugin.reason}" for plugin in self.registry.refused]
             ids = ", ".join(kernel.id for kernel in kernels)
             hint = "; ".join([f"kernels are {ids}" if ids else "no kernel is installed", *refused])
             raise UsageError(f"no kernel matches {kernel_glob!r}", hint)
-        if will_run and not self._executor and not any(self.root.glob("manifest/*.json")):
+        if will_run and not self._is_remote and not any(self.root.glob("manifest/*.json")):
             self.prestart(chosen)
         plan = make_plan(chosen, self._listing.keys_in_time, self.target)
         announce(plan, self.log.emit)
+        if self._tuning:
+            self._tuning.plan(artifacts, unknown)
         if will_run:
             self._note_regions(plan)
         return plan
@@ -185,14 +194,7 @@ class Session:
         Raises:
             WorkersUnavailableError: With `wait`, no process can be started.
         """
-        if not isinstance(self._isolation, ChildIsolation):
-            return
-        setups = {(kernel.backend, kernel.plugin): kernel for kernel in kernels}
-        for (backend, _), kernel in setups.items():
-            setup = self._isolation.job(kernel, "", self.target)
-            self._workers.prestart(setup, backend)
-            if wait:
-                self._workers.await_start(setup, backend)
+        self._building.prestart(kernels, self.target, wait=wait)
 
     def run(self, plan: Plan) -> Report:
         """Make every key of `plan` warm.
@@ -201,19 +203,55 @@ class Session:
             StoreError: The store cannot be used; nothing was compiled.
         """
         store = self._open_store()
-        keys = self._scheduled(plan, store)
-        self._set_budget(keys)
-        ready = self._as_they_are_built(keys)
+        ready = self._building.as_they_are_built(self._building.scheduled(plan, store), self._job)
         try:
             run(ready, self._compile, self.log.emit)
+            self.tune()
         finally:
             if isinstance(ready, Generator):
                 ready.close()  # nothing more is begun
-            if isinstance(self._isolation, ExecutorIsolation):
-                self._isolation.close()
-            self._workers.close()
+            self._building.end_run()
+            if self._late:
+                self.log.emit("modules_late", n=self._late.n, bytes=self._late.n_bytes)
             self.log.emit("run_end")
         return self.report
+
+    def prefetch(self, plan: Plan) -> tuple[Prefetch[Item], list[str]]:
+        """What builds the keys of `plan` that the store lacks, when it is begun, and their fingerprints; nothing is loaded.
+
+        Raises:
+            StoreError: The store cannot be used.
+        """
+        store = self._open_store()
+        keys = self._building.scheduled(plan, store) if self._building.is_ahead else []
+        jobs = {key.digest: job for kernel, key in keys if (job := self._job(kernel, key)) is not None}
+        missing = {digest: job for digest, job in jobs.items() if store.find(job.fingerprint) is None}
+        lacking = [item for item in keys if item[1].digest in missing]
+        prefetch = self._building.prefetch(lacking, lambda _, key: missing[key.digest])
+        return prefetch, [job.fingerprint for job in missing.values()]
+
+    def load_ready(self, plan: Plan) -> list[tuple[Item, Outcome]]:
+        """Load what the store holds of `plan` into this process, and build nothing. Returns what is warm, and how it became so.
+
+        Raises:
+            StoreError: The store cannot be used.
+        """
+        self._open_store(keeps_log=False)
+        self._building.build_nothing()
+        found = []
+        for kernel, key in plan.keys:
+            with contextlib.suppress(Exception):  # told when its turn comes
+                found.append(((kernel, key), self._compile(kernel, key)))
+        return found
+
+    def tune(self) -> None:
+        """Apply tuned artifacts, and tune what is not kept; once, together with the ranks that `meet` finds.
+
+        `run` ends with it. Whoever cannot run calls it all the same, where other ranks may be waiting.
+        """
+        tuning, self._tuning = self._tuning, None
+        if tuning:
+            tuning.run(self.meet)
 
     def monitor(self, plan: Plan) -> Monitor:
         """The monitor of this process, which knows what this run has made warm; it is armed when it is entered."""
@@ -237,39 +275,16 @@ class Session:
 
     def finish(self) -> None:
         """Close the event log and end what is left; what goes on in the background does so at its end."""
-        if self._background is None:
-            self._workers.close()
+        if not self._building.is_in_background:
+            self._building.end_run()
             self.log.close()
 
     def finish_in_background(self, plan: Plan) -> None:
-        """Build what the budget left out, if the settings say so: in one process of the lowest priority, into the store.
-
-        Nothing is loaded, so this process is not disturbed; the next start finds it, and so does a compiler that looks on disk
-        before it compiles. Ends with this process.
-        """
+        """Build what the budget left out, if the settings say so: in one process of the lowest priority, into the store."""
         rows = {(kernel.id, row.digest): row.error for kernel in self.report.kernels.values() for row in kernel.rows}
         late = [item for item in plan.keys if rows.get((item[0].id, item[1].digest)) in OVER]
-        if not (self.asked.settings.finish_in_background and late and self._builds_ahead):
-            return
-        self._policy.elsewhere.lift_budget()
-        if self._isolation:
-            self._isolation.ends_at = None
-        self._workers.reopen(dataclasses.replace(self._workers.limits, nice=_LAST_PRIORITY))
-        tasks = self._tasks(first_of_each_first(late))
-        self._background = threading.Thread(
-            target=self._build_late, args=(tasks,), name="jitwarm: background", daemon=True
-        )
-        self._background.start()
-
-    def _build_late(self, tasks: Sequence[Task[Item]]) -> None:
-        self.log.emit("background_start", n=len(tasks))
-        try:
-            for _ in in_order_of_readiness(tasks, self._policy.build_ahead, 1, self._policy.patience_s):
-                pass
-        finally:
-            self.log.emit("background_end")
-            self._background = None
-            self.finish()
+        if self.asked.settings.finish_in_background and late and self._building.is_ahead:
+            self._building.finish_in_background(late, self._job, self.finish)
 
     def _expected(self, planned: PlannedKernel) -> ExpectedKernel:
         """A kernel of the plan with how its keys have ended."""
@@ -285,77 +300,24 @@ class Session:
             record, keys, self._listing.domains.get(planned.id, ()), planned.problem[1] if planned.problem else ""
         )
 
-    def _modules_of(self, backend_name: str) -> Sequence[str]:
-        """What a compile process for a backend imports first; asked late, when every plugin's backends are known."""
-        return next((backend.modules for backend in self.registry.backends if backend.name == backend_name), ())
-
-    def _make_isolation(self) -> ChildIsolation | ExecutorIsolation:
+    def _make_tuning(self, prepare_thread: Callable[[], None]) -> Tuning:
         settings = self.asked.settings
-        here = ChildIsolation(
-            self._workers,
+        return Tuning(
             self.asked.config,
-            self.root,
-            self.log.run,
-            settings.key_timeout_s,
-            self.registry.owner_of,
+            self.target,
+            TunedStore(self.root, settings.lock_timeout_s),
             self.log.emit,
-        )
-        if self._executor is None:
-            return here
-        return ExecutorIsolation(
-            self._executor,
-            here,
-            self.root,
-            settings.key_timeout_s,
-            self._n_workers,
-            self.registry.backends,
-            cache(self.registry.is_installed),
-            self.log.emit,
+            Deadline(settings.tune_timeout_s, prepare_thread, "JITWARM_TUNE_TIMEOUT_S"),
+            has_device=self._on_device(),
+            may_tune=settings.tune == "auto",
+            reason_to_skip=self._reason_not_to_tune,
         )
 
-    def _limits(self) -> Limits:
-        """What each compile process may take: its part of this container's memory."""
+    def _reason_not_to_tune(self, artifact_id: str) -> str:
         settings = self.asked.settings
-        memory_bytes = settings.worker_memory_bytes or memory_for_each_bytes(self._n_workers * self._n_ranks)
-        return Limits(memory_bytes, settings.worker_max_jobs)
-
-    @property
-    def _n_workers(self) -> int:
-        """Compile processes at once on this machine."""
-        return self.asked.settings.workers or min(_MAX_WORKERS, max(1, usable_cpus() // self._n_ranks))
-
-    def _set_budget(self, keys: Sequence[Item]) -> None:
-        """From when on nothing more is built, and which keys are not."""
-        settings, elsewhere = self.asked.settings, self._policy.elsewhere
-        if settings.time_budget_s is not None:
-            elsewhere.ends_at = self._started + settings.time_budget_s
-            if self._isolation:
-                self._isolation.ends_at = elsewhere.ends_at
-        if settings.max_keys is not None:
-            elsewhere.left_out = frozenset((kernel.id, key.text) for kernel, key in keys[settings.max_keys :])
-
-    def _scheduled(self, plan: Plan, store: Store) -> list[Item]:
-        """The keys in the order in which they are begun."""
-        settings = self.asked.settings
-        if settings.time_budget_s is not None or settings.max_keys is not None:
-            return first_of_each_first(plan.keys)
-        of_backend = {backend.name: backend.typical_compile_s for backend in self.registry.backends}
-        return longest_first(plan.keys, ExpectedSeconds(store.timings(), of_backend))
-
-    def _as_they_are_built(self, keys: Sequence[Item]) -> Iterable[Item]:
-        """The keys in the order in which they can be loaded; built ahead in compile processes, if there are any."""
-        if not self._builds_ahead:
-            return keys
-        n_at_once = n_in_flight(self._executor, self._n_workers) if self._executor else self._n_workers
-        return in_order_of_readiness(self._tasks(keys), self._policy.build_ahead, n_at_once, self._policy.patience_s)
-
-    @property
-    def _builds_ahead(self) -> bool:
-        """Where a site decides how keys are compiled, it is asked key by key: what it would fetch must not be built."""
-        return self._isolation is not None and not self.registry.has_policy("jitwarm_compile")
-
-    def _tasks(self, items: Sequence[Item]) -> list[Task[Item]]:
-        return [Task(item, self._job(*item)) for item in items]
+        if matches(artifact_id, settings.disable):
+            return "disabled by JITWARM_DISABLE"
+        return "JITWARM_TUNE is off" if settings.tune == "off" else ""
 
     def _job(self, planned: PlannedKernel, key: PlannedKey) -> Any:
         try:
@@ -377,7 +339,7 @@ class Session:
                 "jitwarm_compile", **asked, target=self.target
             )
 
-    def _open_store(self) -> Store:
+    def _open_store(self, *, keeps_log: bool = True) -> Store:
         """Open the store and mend what a move broke, then record its path."""
         caches = {name for backend in self.registry.backends for name in backend.cache_variables.values()}
         store = Store(self.root, caches)
@@ -387,7 +349,8 @@ class Session:
                     backend.relocate(self.root)
             store.settle()
         self._policy.use(store)
-        self.log.keep_in(self.root / "events")
+        if keeps_log:
+            self.log.keep_in(self.root / "events")
         if not store.has_locks:
             self.log.emit("no_locks", root=str(self.root))
         return store

@@ -22,10 +22,15 @@ from jitwarm.environment import OFF, ON, default_root
 from jitwarm.errors import SettingsError
 
 T = TypeVar("T")
-_WORDS = {"policy": ("warn", "strict"), "monitor": ("off", "warn", "error", "record")}
-_SECONDS = frozenset({"lock_timeout_s", "time_budget_s", "key_timeout_s", "plan_timeout_s"})
-_SWITCHES = frozenset({"manage_caches", "isolate", "adopt", "verbose", "finish_in_background"})
-_COUNTS = frozenset({"workers", "worker_memory_bytes", "worker_max_jobs", "max_keys"})
+_WORDS = {
+    "policy": ("warn", "strict"),
+    "monitor": ("off", "warn", "error", "record"),
+    "execution_warmup": ("off", "auto", "on"),
+    "tune": ("auto", "off", "only-apply"),
+}
+_SECONDS = frozenset({"lock_timeout_s", "time_budget_s", "key_timeout_s", "plan_timeout_s", "tune_timeout_s"})
+_SWITCHES = frozenset({"manage_caches", "isolate", "adopt", "verbose", "finish_in_background", "early"})
+_COUNTS = frozenset({"workers", "worker_memory_bytes", "worker_max_jobs", "max_keys", "max_late_module_bytes"})
 
 
 @dataclass(frozen=True)
@@ -61,10 +66,19 @@ class Settings:
         key_timeout_s: Longest that one key may compile in a child process. `JITWARM_KEY_TIMEOUT_S`.
         plan_timeout_s: Longest that a plugin may take to be imported, to list its kernels, or one of them its keys.
             `JITWARM_PLAN_TIMEOUT_S`.
+        tune: Tuned artifacts: `"auto"` applies what is kept and tunes the rest, `"only-apply"` never tunes, `"off"` leaves them
+            alone. The ranks of an engine do what the most careful of them says. `JITWARM_TUNE`.
+        tune_timeout_s: Longest that one rank may tune an artifact, and that ranks wait for one another. `JITWARM_TUNE_TIMEOUT_S`.
         verbose: Inside a server, log each key. `JITWARM_VERBOSE`.
         ready_file: Kept up to date while a server warms up, for probes; None writes none. `JITWARM_READY_FILE`.
         monitor: Inside a server, after its start: `"warn"` tells each compile that still happens, and why; `"error"` also makes
             the launch raise; `"record"` also writes it down for `jitwarm learn`; `"off"` does not look. `JITWARM_MONITOR`.
+        early: Inside a server, begin to build while the weights are loaded. `JITWARM_EARLY=0` begins when they are.
+        max_late_module_bytes: Inside a server, GPU code that may be loaded after the server has measured its memory; None means
+            no limit. A key over it stays on disk. `JITWARM_MAX_LATE_MODULE_BYTES`.
+        execution_warmup: Inside vLLM: `"auto"` tells what vLLM's own warm-up compiles that no plugin declares; `"on"` also runs
+            a prefill and a decode step through the worker, where vLLM does not; `"off"` does neither.
+            `JITWARM_EXECUTION_WARMUP`.
         learned_keys: A `jitwarm.lock.toml`: keys that are warmed beside the declared ones; None means the one in the store's
             root, if it is there. `JITWARM_LEARNED_KEYS`.
     """
@@ -87,9 +101,14 @@ class Settings:
     finish_in_background: bool = False
     key_timeout_s: float = 300.0
     plan_timeout_s: float = 30.0
+    tune: Literal["auto", "off", "only-apply"] = "auto"
+    tune_timeout_s: float = 600.0
     verbose: bool = False
     ready_file: str | None = None
     monitor: Literal["off", "warn", "error", "record"] = "warn"
+    early: bool = True
+    max_late_module_bytes: int | None = None
+    execution_warmup: Literal["off", "auto", "on"] = "auto"
     learned_keys: str | None = None
 
     @property
@@ -120,6 +139,7 @@ def read(
     file: Path | None = None,
     assignments: Iterable[str] = (),
     *,
+    like: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     **overrides: Any,
 ) -> Asked:
@@ -129,6 +149,7 @@ def read(
         file: A TOML file, or None.
         assignments: `max_num_seqs=64` sets a field, `example.hidden_sizes=[4096]` a plugin's own value. Values are TOML; what
             is no TOML is taken as text.
+        like: A configuration to begin with; file and assignments are over it.
         environ: Instead of `os.environ`.
         overrides: Fields of `Settings` that win over everything; None means not given.
 
@@ -136,9 +157,9 @@ def read(
         SettingsError: What is wrong, where, and the nearest right name.
     """
     source = _Source(file)
-    table = source.table
     settings_table = source.table_of("settings")
-    extra = source.table_of("extra")
+    extra = {**dict((like or {}).get("extra", {})), **source.table_of("extra")}
+    table = {**{name: value for name, value in (like or {}).items() if name != "extra"}, **source.table}
     for name, values in extra.items():
         if not isinstance(values, dict):
             hint = f"write [extra.<plugin>] above it, or --set <plugin>.{name}=..."
@@ -192,6 +213,16 @@ def read_config(values: Mapping[str, Any]) -> WarmupConfig:
     """
     _refuse_unknown(values, WarmupConfig, lambda _: "")
     return _config(values, lambda _: "")
+
+
+def read_settings(values: Mapping[str, Any]) -> Settings:
+    """Settings from plain data, checked like a file's.
+
+    Raises:
+        SettingsError: An unknown name, with the nearest right one, or a value of the wrong type.
+    """
+    _refuse_unknown(values, Settings, lambda _: "", "[settings] ")
+    return _check(values)
 
 
 class _Source:

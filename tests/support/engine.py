@@ -3,12 +3,13 @@
     python engine.py SPEC.json ANSWER.json
 
 SPEC: `llm` (arguments of `vllm.LLM`), `calls` ([[worker method, arguments], ...]), `fork` (start workers by it).
-ANSWER: `tokens`, `calls` (each: one answer per worker), or `error`.
+ANSWER: `tokens`, `calls` (each: one answer per worker), `start_s` (until it is ready for a request), or `error`.
 """
 
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 
@@ -17,12 +18,14 @@ def serve(spec):
 
     if spec["fork"]:
         _fork_workers()
+    begin = time.perf_counter()
     llm = LLM(**spec["llm"])
+    start_s = time.perf_counter() - begin
     calls = [llm.collective_rpc(method, args=tuple(args)) for method, args in spec["calls"]]
     out = llm.generate(
         [{"prompt_token_ids": [1, 5, 7]}], SamplingParams(max_tokens=3, detokenize=False, ignore_eos=True)
     )
-    return {"tokens": list(out[0].outputs[0].token_ids), "calls": calls}
+    return {"tokens": list(out[0].outputs[0].token_ids), "calls": calls, "start_s": start_s}
 
 
 def _fork_workers():

@@ -20,5 +20,6 @@ def environment(directory, site, store):
     return inherited | {
         "HOME": str(directory), "XDG_CACHE_HOME": str(directory / "cache"), "PYTHONPATH": f"{site}:{SUPPORT}",
         "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+        "JITWARM_EARLY": "0",  # what happens at the seam; `test_early` has the head start
         "JITWARM_CACHE_DIR": str(store), "JITWARM_TARGET": "cuda:90", "JITWARM_PLUGINS": "alpha,beta",
     }  # fmt: skip

@@ -42,6 +42,12 @@ class MonitoredCPUWorker(CPUWorker):
         except RuntimeError as exc:
             return f"raised: {str(exc).split()[0].lower()}"
 
+    def tuned_in_use(self):
+        """What the package `tuned` uses in this rank."""
+        import tuned_kernels
+
+        return (tuned_kernels.Threads.in_use or b"").decode()
+
     def use_cutedsl(self, n):
         from jitwarm_example.silu_and_mul import SILU_AND_MUL
 
@@ -52,6 +58,34 @@ class MonitoredCPUWorker(CPUWorker):
 
         arguments = GEMM.factory_args(GEMM.dispatch(m=m, n=n, k=k, dtype="float32"))
         return _attempt(lambda: GEMM.factory(**arguments))
+
+
+class SteppingCPUWorker(MonitoredCPUWorker):
+    """Each step of the model uses a kernel of which nobody declares this block size, as the model's own code would."""
+
+    def compile_or_warm_up_model(self):
+        return CPUWorker.compile_or_warm_up_model(self)
+
+    def execute_model(self, scheduler_output):
+        if scheduler_output.total_num_scheduled_tokens:
+            self.use_triton(256)
+        return super().execute_model(scheduler_output)
+
+
+class FailingCPUWorker(CPUWorker):
+    """The second time that tokens are sampled, the sampler raises."""
+
+    n_sampled = 0
+
+    def sample_tokens(self, grammar_output):
+        self.n_sampled += 1
+        if self.n_sampled == 2:
+            self.model_runner._sample = self._fail
+        return super().sample_tokens(grammar_output)
+
+    def _fail(self, *_):
+        del self.model_runner._sample
+        raise RuntimeError("no more registers")
 
 
 def _use_cutedsl(kernel, key):

@@ -76,10 +76,11 @@ def notes():
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def session(root, *does, listeners=(), plugin="faulty", executor=None, **settings):
+def session(root, *does, listeners=(), plugin="faulty", executor=None, left_to_others=None, **settings):
     """A server's session over an installed plugin, with these keys in this order."""
     asked = Asked(WarmupConfig(extra={plugin: {"does": list(does)}}), Settings(plugins=(plugin,), **settings))
-    return Session(asked, Target("cuda", "90"), root=Path(root), listeners=listeners, executor=executor)
+    given = {"root": Path(root), "listeners": listeners, "left_to_others": left_to_others, "executor": executor}
+    return Session(asked, Target("cuda", "90"), **given)
 
 
 def run(root, *does, **settings):

@@ -164,7 +164,14 @@ def _warm(log, directory, host, planned, rank, n_ranks, n_workers, chance, built
 
 
 def _serve(log, kernels, planned, rank, at_s, chance):
-    log.emit(at_s, "monitor_armed", by="jitwarm", mode="warn")
+    log.emit(
+        at_s + 1e-3, "undeclared_compile", backend="triton", what="compile", function="acme.sampling:_top_k", kernel="",
+        plugin="", key="", digest="", label="BLOCK=256", nearest="", differences=[], why="kernel not declared by any plugin",
+        line="declare a kernel for acme.sampling:_top_k", site="acme/sampling.py:20 in top_k", seconds=1e-3, thread="MainThread",
+        during="the execution run",
+    )  # fmt: skip
+    log.emit(at_s + 2e-3, "execution_run", by="jitwarm", status="done", n=4, seconds=2e-3)
+    log.emit(at_s + 3e-3, "monitor_armed", by="jitwarm", mode="warn")
     log.emit(at_s + 0.5, "first_token")
     log.emit(at_s + 1, "uses_unknown", kernels=[kernels[-1]])
     for kernel, n in planned:

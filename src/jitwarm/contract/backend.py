@@ -31,6 +31,40 @@ def current_target() -> Target:
         ) from None
 
 
+_ARTIFACTS: ContextVar[Path] = ContextVar("jitwarm_artifacts")
+
+
+def artifact_dir() -> Path:
+    """The directory in the store for the files of the key that is being compiled. It is made if it is not there.
+
+    For a compiler that no backend knows: what `compile` leaves here is checksummed, shipped and verified with the key, and
+    is here again in each later process that loads it. If a file is damaged, all are removed: what is here is whole.
+
+    Raises:
+        TargetError: No key is being compiled.
+        OSError: The store cannot be written.
+    """
+    try:
+        directory = _ARTIFACTS.get()
+    except LookupError:
+        raise TargetError("no key here: artifact_dir() answers while a key is compiled") from None
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory
+
+
+class ArtifactScope(AbstractContextManager[None]):
+    """While entered, `artifact_dir()` answers `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def __enter__(self) -> None:
+        self._token = _ARTIFACTS.set(self._directory)
+
+    def __exit__(self, *exc: object) -> None:
+        _ARTIFACTS.reset(self._token)
+
+
 def is_compiling() -> bool:
     """Whether jitwarm itself, in this thread, compiles a key or lists keys."""
     return _TARGET.get(None) is not None

@@ -45,6 +45,14 @@ class AttentionGroup:
         sliding_window: Tokens, or None for full attention.
         logits_soft_cap: 0.0 for none.
         backend: The attention backend's name, if it is chosen.
+        kind: `"decoder"`, `"encoder"`, `"encoder_only"`, `"encoder_decoder"` (cross attention), or `"vit"` (a vision encoder
+            without a KV cache).
+        kv_cache_dtype: The layers' own, where it is not `WarmupConfig.kv_cache_dtype`.
+        block_size: Tokens in a page of the KV cache.
+        sinks_dtype: Of the attention sinks, a torch name; empty for none.
+        has_alibi: Whether ALiBi slopes are added.
+        shares_kv: Whether the layers read another layer's KV cache.
+        chunk_lookback: Chunks before the own one that are seen, in chunked attention; -1: not chunked.
     """
 
     n_heads: int
@@ -53,6 +61,13 @@ class AttentionGroup:
     sliding_window: int | None = None
     logits_soft_cap: float = 0.0
     backend: str = ""
+    kind: str = "decoder"
+    kv_cache_dtype: str = ""
+    block_size: int = 16
+    sinks_dtype: str = ""
+    has_alibi: bool = False
+    shares_kv: bool = False
+    chunk_lookback: int = -1
 
 
 @dataclass(frozen=True)
@@ -114,6 +129,8 @@ class WarmupConfig:
         attention: The distinct attention groups of this rank.
         moe: The distinct MoE layer shapes of this rank.
         quantization: The method's name, or None.
+        has_layers: Whether `attention` and `moe` are known. Where they are not, because no model is loaded yet, a kernel that
+            asks for them waits until one is.
         extra: Each plugin's own values, by plugin name.
     """
 
@@ -135,6 +152,7 @@ class WarmupConfig:
     attention: tuple[AttentionGroup, ...] = ()
     moe: tuple[MoELayer, ...] = ()
     quantization: str | None = None
+    has_layers: bool = True
     extra: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def for_plugin(self, name: str) -> dict[str, Any]:
@@ -142,7 +160,9 @@ class WarmupConfig:
         return dict(self.extra.get(name, {}))
 
     @classmethod
-    def from_vllm(cls, vllm_config: Any, rank: int, extra: dict[str, dict[str, Any]] | None = None) -> Self:
+    def from_vllm(
+        cls, vllm_config: Any, rank: int, extra: dict[str, dict[str, Any]] | None = None, *, has_layers: bool = True
+    ) -> Self:
         """What a vLLM configuration says, as far as it says it; what is not there keeps its default.
 
         Attention groups and MoE layers are read from the layers that vLLM registers while it loads the model, so they are
@@ -152,11 +172,16 @@ class WarmupConfig:
             vllm_config: vLLM's `VllmConfig`, 0.29 or later.
             rank: This process's rank within its engine, as vLLM counts it (`worker.rank`).
             extra: Each plugin's own values.
+            has_layers: Whether the model is loaded.
         """
         fields = from_vllm.read(vllm_config, rank)
         fields["attention"] = tuple(AttentionGroup(**group) for group in fields["attention"])
         fields["moe"] = tuple(MoELayer(**layer) for layer in fields["moe"])
-        return cls(**fields, extra=dict(extra or {}))
+        return cls(**fields, has_layers=has_layers, extra=dict(extra or {}))
+
+    def for_kernels(self) -> "WarmupConfig":
+        """What kernels are asked with: this, or where the layers are not known yet, the same without an answer for them."""
+        return self if self.has_layers else _WithoutLayers(**vars(self))
 
     @property
     def is_first_pp_rank(self) -> bool:
@@ -191,3 +216,20 @@ class WarmupConfig:
             raise NeedsModel(
                 "needs the model", "this kernel takes its keys from live layers: it is warmed inside the engine"
             ) from None
+
+
+_OF_LAYERS = frozenset({"attention", "moe"})
+
+
+class _WithoutLayers(WarmupConfig):
+    """A configuration before the model is loaded. Two equal ones list equal keys, so keys that it gives can be built already."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _OF_LAYERS:
+            raise NeedsModel(
+                f"needs the model's layers: it asked for config.{name}", "it is warmed when they are there"
+            )
+        return super().__getattribute__(name)
+
+    def __repr__(self) -> str:
+        return "WarmupConfig(before the model is loaded)"

@@ -26,7 +26,7 @@ def read(vllm_config: Any, rank: int) -> dict[str, Any]:
         "cudagraph_capture_sizes": tuple(sorted(sizes)),
         "num_speculative_tokens": _get(vllm_config, "speculative_config.num_speculative_tokens", 0),
         "quantization": _text(_get(vllm_config, "model_config.quantization", None)),
-        "attention": _distinct(_attention(_layers(vllm_config))),
+        "attention": _distinct(_attention(_layers(vllm_config), _get(vllm_config, "cache_config.block_size", 16))),
         "moe": _distinct(_moe(_layers(vllm_config), vllm_config)),
         **_ranks(_get(vllm_config, "parallel_config", None), rank),
     }
@@ -53,7 +53,7 @@ def _layers(vllm_config: Any) -> list[Any]:
     return list((_get(vllm_config, "compilation_config.static_forward_context", None) or {}).values())
 
 
-def _attention(layers: Iterable[Any]) -> Iterator[dict[str, Any]]:
+def _attention(layers: Iterable[Any], block_size: int) -> Iterator[dict[str, Any]]:
     for layer in layers:
         sizes = [getattr(layer, name, None) for name in ("num_heads", "num_kv_heads", "head_size")]
         if not all(isinstance(size, int) for size in sizes):
@@ -65,7 +65,28 @@ def _attention(layers: Iterable[Any]) -> Iterator[dict[str, Any]]:
             "sliding_window": _window(getattr(layer, "sliding_window", None)),
             "logits_soft_cap": float(_get(layer, "impl.logits_soft_cap", None) or 0.0),
             "backend": _backend_name(layer),
+            **_variant(layer),
+            "block_size": _page(layer, block_size),
         }
+
+
+def _variant(layer: Any) -> dict[str, Any]:
+    """What else makes a layer's attention another one than its neighbour's."""
+    kind = _get(layer, "attn_type", "decoder")
+    return {
+        "kind": str(getattr(kind, "value", kind)),  # an enumeration in some versions
+        "kv_cache_dtype": str(_get(layer, "impl.kv_cache_dtype", "")).removeprefix("torch."),
+        "sinks_dtype": str(_get(layer, "impl.sinks.dtype", "")).removeprefix("torch."),
+        "has_alibi": _get(layer, "impl.alibi_slopes", None) is not None,
+        "shares_kv": _get(layer, "impl.kv_sharing_target_layer_name", None) is not None,
+        "chunk_lookback": _get(layer, "impl.chunk_lookback", -1),
+    }
+
+
+def _page(layer: Any, block_size: int) -> int:
+    """Tokens in a page: of the layer's own cache, [blocks, heads, tokens, elements], where it has one already."""
+    shape = tuple(_get(layer, "kv_cache.shape", ()))
+    return int(shape[2]) if len(shape) == 4 and shape[1] == layer.num_kv_heads else block_size  # noqa: PLR2004
 
 
 def _window(window: Any) -> int | None:

@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from jitwarm.contract.backend import Backend, CompileCount, TargetScope
+from jitwarm.contract.backend import ArtifactScope, Backend, CompileCount, TargetScope
 from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
 from jitwarm.contract.keys import encode_key
 from jitwarm.contract.target import Target
-from jitwarm.engine.elsewhere import Build, Elsewhere, Isolation
+from jitwarm.engine.elsewhere import Build, Built, Elsewhere, Isolation
 from jitwarm.engine.jobs import Origin
 from jitwarm.engine.source import source_digest
 from jitwarm.errors import (
@@ -20,7 +20,9 @@ from jitwarm.errors import (
     ContractError,
     JitwarmError,
     LockTimeoutError,
+    Skipped,
     ToolchainError,
+    Unresolved,
     UnsupportedTargetError,
     text_of,
 )
@@ -28,6 +30,8 @@ from jitwarm.hookspecs import hookimpl
 from jitwarm.store import Entry, Store
 from jitwarm.store.store import remove
 
+# What an outcome that a kernel's `compile` answers is raised as, where the key is not warm.
+_COLD: dict[Outcome, type[JitwarmError]] = {Outcome.SKIPPED: Skipped, Outcome.UNRESOLVED: Unresolved}
 _ACTIVE: ContextVar["BuiltinPolicy"] = ContextVar("jitwarm_builtin_policy")
 
 
@@ -43,6 +47,7 @@ class BuiltinPolicy:
 
     Attributes:
         elsewhere: What is built in other processes, and the budget.
+        before_load: Called with each entry of the store that is about to be loaded; may raise `Skipped`.
     """
 
     def __init__(
@@ -57,8 +62,9 @@ class BuiltinPolicy:
         self._emit = emit
         self._lock_timeout_s = lock_timeout_s
         self.elsewhere = Elsewhere(isolation, emit)
+        self.before_load: Callable[[Entry], None] = lambda _: None
         self._records: dict[int, RegisteredKernel] = {}
-        self._ahead: dict[str, int | Exception | None] = {}
+        self._ahead: dict[str, Built | Exception | None] = {}
 
     def know(self, kernels: Iterable[RegisteredKernel]) -> None:
         """Remember where kernels come from."""
@@ -129,14 +135,16 @@ class BuiltinPolicy:
             job = self._job(kernel, key, target, involved)
             with self._locked(job.fingerprint) as lock:
                 known = self._intact(job)
-                n_built = self._n_built(job, known, lock)
-                if n_built is not None and known is None:
+                built = self._built(job, known, lock)
+                if built is not None and known is None:
                     known = self._store.find(job.fingerprint)
+                if known is not None:
+                    self.before_load(known)
                 answer, n_compiled = self._build_here(job, known)
-        if n_compiled and (n_built or known is not None):
+        if n_compiled and (built is not None or known is not None):
             self._emit("load_recompiled", kernel=job.record.id, key=job.text, n=n_compiled)
             self.elsewhere.make_local(job.record)
-        return answer or (Outcome.COMPILED if n_compiled or n_built else Outcome.LOADED)
+        return _outcome(answer, n_compiled, built)
 
     def job(self, kernel: Kernel, key: Any, target: Target) -> Any:
         """What `build_ahead` needs to build `key`; None where it would be built in this process.
@@ -166,12 +174,12 @@ class BuiltinPolicy:
             self._ahead[job.fingerprint] = exc
         return True
 
-    def build(self, kernel: Kernel, key: Any, target: Target) -> int:
-        """Build `key` into the store in this process, which another one has locked. Returns the number of compiler runs."""
+    def build(self, kernel: Kernel, key: Any, target: Target) -> Built:
+        """Build `key` into the store in this process, which another one has locked."""
         with self.pinned(kernel, target) as involved:
             job = self._job(kernel, key, target, involved)
-            _, n_compiled = self._build_here(job, self._intact(job))
-        return n_compiled
+            answer, n_compiled = self._build_here(job, self._intact(job))
+        return Built(n_compiled, answer)
 
     def origin(self, kernel: Kernel, target: Target) -> Origin:
         """What the artifacts of `kernel` are built from in this process."""
@@ -192,8 +200,8 @@ class BuiltinPolicy:
             return None
         return known
 
-    def _n_built(self, job: Build, known: Entry | None, lock: int | None) -> int | None:
-        """How many compiler runs a build elsewhere took, ahead or now; None if the key must be built here.
+    def _built(self, job: Build, known: Entry | None, lock: int | None) -> Built | None:
+        """How a build elsewhere ended, ahead or now; None if the key must be built here, or if there was none.
 
         Raises:
             Skipped: The budget has ended.
@@ -201,7 +209,7 @@ class BuiltinPolicy:
         """
         ended = self._ahead.pop(job.fingerprint, None)
         if known is not None:
-            return ended if isinstance(ended, int) else 0
+            return ended if isinstance(ended, Built) else None
         if isinstance(ended, Exception):
             raise ended
         if ended is not None:
@@ -209,7 +217,11 @@ class BuiltinPolicy:
         return self.elsewhere.build(job, self._store, lock)
 
     def _build_here(self, job: Build, known: Entry | None) -> tuple[Outcome | None, int]:
-        """Call the kernel's own compile, which loads what is there, and record what it built."""
+        """Call the kernel's own compile, which loads what is there, and record what it built.
+
+        Returns:
+            What the kernel answered, if it did, and the number of compiler runs: one of a compiler that nobody counts.
+        """
         start = time.monotonic()
         try:
             answer, count = self._watched(job)
@@ -221,6 +233,8 @@ class BuiltinPolicy:
             known = None
             answer, count = self._watched(job)
         seconds = round(time.monotonic() - start, 4)
+        if answer is Outcome.COMPILED and known is None and not count.n_compiled:
+            count.add_compile()
         if count.n_compiled or known is None:
             entry = Entry(job.fingerprint, job.record.id, job.text, str(job.target), job.toolchain, {}, seconds)
             self._store.publish(dataclasses.replace(entry, files=self._store.digests(count.files)))
@@ -251,14 +265,19 @@ class BuiltinPolicy:
         with ExitStack() as stack:
             counts = [stack.enter_context(backend.count_compiles()) for backend in job.involved]
             # A key that means something in this process only must not be taken for another's.
-            for backend in () if getattr(job.record.kernel, "is_local", False) else job.involved:
-                stack.enter_context(backend.exchange(directory, job.target))
+            if not getattr(job.record.kernel, "is_local", False):
+                stack.enter_context(ArtifactScope(directory))
+                for backend in job.involved:
+                    stack.enter_context(backend.exchange(directory, job.target))
             try:
                 answer = job.record.kernel.compile(job.key)
             except (JitwarmError, MemoryError):  # the latter says nothing of the key: a process with more may build it
                 raise
             except Exception as exc:
                 raise self._explained(exc, job.involved, job.target) from exc
+        if isinstance(answer, Outcome) and not answer.is_warm:
+            hint = "raise jitwarm.Unresolved or jitwarm.Skipped with the reason"
+            raise _COLD.get(answer, CompileError)(f"compile answered {answer.value}, and not why", hint)
         total = CompileCount(sum(count.n_compiled for count in counts))
         for count in counts:
             total.add_files(list(count.files))
@@ -277,6 +296,7 @@ class BuiltinPolicy:
         for name in entry.files:
             for backend in involved:
                 remove(backend.entry_root(self._store.root / name))
+        remove(self._store.objects(entry.fingerprint))
         self._store.forget(entry.fingerprint)
         self._emit("entry_damaged", kernel=entry.kernel, key=entry.key, why=why)
 
@@ -291,6 +311,12 @@ class BuiltinPolicy:
             except LockTimeoutError as exc:
                 self._emit("lock_timeout", error=exc.message)
             yield lock
+
+
+def _outcome(answer: Outcome | None, n_compiled: int, built: Built | None) -> Outcome:
+    """How a key became warm in this run: what this process has loaded may have been compiled for it by another one."""
+    here = answer or (Outcome.COMPILED if n_compiled else Outcome.LOADED)
+    return here if built is None or here is Outcome.COMPILED else built.how
 
 
 def _origin(record: RegisteredKernel, involved: Sequence[Backend]) -> Origin:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jitwarm.contract.backend import Backend
-from jitwarm.contract.kernel import RegisteredKernel
+from jitwarm.contract.kernel import Outcome, RegisteredKernel
 from jitwarm.contract.target import Target
 from jitwarm.engine.jobs import Answer, Origin
 from jitwarm.errors import (
@@ -45,6 +45,24 @@ class Build:
     def toolchain(self) -> str:
         """The versions that build it, one line."""
         return "; ".join(backend.toolchain().full_text() for backend in self.involved)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A key that another process has built into the store.
+
+    Attributes:
+        n_compiles: Compiler runs.
+        outcome: What the kernel itself said there; None where it left that to the compilers' counters.
+    """
+
+    n_compiles: int = 0
+    outcome: Outcome | None = None
+
+    @property
+    def how(self) -> Outcome:
+        """What the kernel said; else whether a compiler ran."""
+        return self.outcome or (Outcome.COMPILED if self.n_compiles else Outcome.LOADED)
 
 
 class Isolation(Protocol):
@@ -118,11 +136,11 @@ class Elsewhere:
         if (build.record.id, build.text) in self.left_out:
             raise Skipped(OVER_MAX_KEYS)
 
-    def build(self, build: Build, store: Store, lock: int | None) -> int | None:
+    def build(self, build: Build, store: Store, lock: int | None) -> Built | None:
         """Have a key built in another process.
 
         Returns:
-            The number of compiler runs; None if the key must be built here.
+            How that ended; None if the key must be built here.
 
         Raises:
             Skipped: The budget has ended.
@@ -139,10 +157,10 @@ class Elsewhere:
             answer = self._isolation.build(build.record, build.text, build.target, origin=build.origin, lock=lock)
         except (KeyTimeoutError, WorkerDiedError) as exc:
             if store.find(build.fingerprint) is not None:
-                return 1  # it had published what it built: only its answer, with the number of runs, is missing
+                return Built(1)  # it had published what it built: only its answer, with the number of runs, is missing
             self._quarantine(build, store, exc)
             raise
-        return self._n_compiles(build, answer)
+        return self._built(build, answer)
 
     def _quarantine(self, build: Build, store: Store, exc: KeyTimeoutError | WorkerDiedError) -> None:
         why = exc.message.partition("\n")[0]
@@ -159,7 +177,7 @@ class Elsewhere:
         path = store.quarantine(build.fingerprint, record)
         self._emit("quarantined", kernel=build.record.id, key=build.text, why=why, file=str(path))
 
-    def _n_compiles(self, build: Build, answer: Answer) -> int | None:
+    def _built(self, build: Build, answer: Answer) -> Built | None:
         if answer.status == "local":
             if self.make_local(build.record):
                 self._emit("local", kernel=build.record.id, why=answer.error)
@@ -174,4 +192,4 @@ class Elsewhere:
                 n=answer.n_compiles,
                 seconds=answer.seconds,
             )
-        return answer.n_compiles
+        return Built(answer.n_compiles, Outcome(answer.outcome) if answer.outcome else None)

@@ -202,6 +202,8 @@ class ExecutorIsolation:
             raise HostError(
                 f"{where} sent what cannot be used: {answer.n_compiles!r} compiler runs", "bake again", where
             )
+        if answer.outcome not in (None, "compiled", "loaded"):
+            raise HostError(f"{where} sent what cannot be used: outcome {answer.outcome!r}", "bake again", where)
         publish(Store(self._root), reply, order.job, order.fingerprint, self._backends)
         self._emit("built_on_host", kernel=order.job.kernel, key=order.job.key, host=reply.host, n=answer.n_compiles)
         return answer

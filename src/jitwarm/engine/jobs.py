@@ -80,6 +80,7 @@ class Answer:
         status: `"built"`, `"local"` (the process cannot make this kernel: compile it where it was declared), `"died"` (it came to
             the end of its memory, and is of no more use), or the outcome of a failure.
         n_compiles: Real compiler runs.
+        outcome: Of a key that was built, what the kernel itself said: `"compiled"` or `"loaded"`; None where it said nothing.
         seconds: How long it took.
         error: Why it failed, or why it is local.
         is_last: Whether the process that answers takes no further job.
@@ -90,6 +91,7 @@ class Answer:
     seconds: float = 0.0
     error: str = ""
     is_last: bool = False
+    outcome: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -29,61 +29,67 @@ class Task(Generic[T]):
 def in_order_of_readiness(
     tasks: Sequence[Task[T]], build: Callable[[Any], bool], n_workers: int, patience_s: float
 ) -> Iterator[T]:
-    """Build every job, `n_workers` at a time, and yield each item when it can be loaded.
+    """Build every job, `n_workers` at a time, and yield each item when it can be loaded; see `Prefetch`."""
+    return Prefetch(tasks, build, patience_s).ready(n_workers)
+
+
+class Prefetch(Generic[T]):
+    """Builds jobs in threads that wait for compile processes.
 
     Args:
         tasks: In the order in which they are begun.
         build: Builds one job and returns True; False if another process is building it. Never raises. Called from threads.
-        n_workers: Jobs under way at once.
-        patience_s: Longest that a job is left to another process; then its item is yielded all the same.
-
-    Yields:
-        Each item once. Left early, what is under way ends by itself and nothing more is begun.
+        patience_s: Longest that a job is left to another process; then its item is ready all the same.
     """
-    building = _Building(tasks, build, patience_s)
-    building.start(n_workers)
-    try:
-        for _ in tasks:
-            yield building.ready.get()
-    finally:
-        building.is_over.set()
-
-
-class _Building(Generic[T]):
-    """The threads of one call of `in_order_of_readiness`, and what they share."""
 
     def __init__(self, tasks: Sequence[Task[T]], build: Callable[[Any], bool], patience_s: float) -> None:
-        self.ready: queue.SimpleQueue[T] = queue.SimpleQueue()
-        self.is_over = threading.Event()
+        self._ready: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self._is_over = threading.Event()
+        self._n_tasks = len(tasks)
+        self._n_threads = 0
         self._build = build
         self._patience_s = patience_s
         self._waiting: deque[tuple[Task[T], float]] = deque()
         for task in tasks:
             if task.job is None:
-                self.ready.put(task.item)
+                self._ready.put(task.item)
             else:
                 self._waiting.append((task, float("inf")))
 
-    def start(self, n_workers: int) -> None:
-        """Start the threads; where none can be started, every item comes unbuilt."""
-        for n in range(min(n_workers, len(self._waiting))):
+    def ready(self, n_workers: int) -> Iterator[T]:
+        """Begin to build, `n_workers` jobs at once.
+
+        Yields:
+            Each item once, when it can be loaded. Left early, what is under way ends by itself and nothing more is begun.
+        """
+        self.widen(n_workers)
+        try:
+            for _ in range(self._n_tasks):
+                yield self._ready.get()
+        finally:
+            self._is_over.set()
+
+    def widen(self, n_workers: int) -> None:
+        """From now on build `n_workers` jobs at once, if these are more; where no thread can be started, items come unbuilt."""
+        for _ in range(min(n_workers - self._n_threads, len(self._waiting))):
             try:
-                threading.Thread(target=self._work, name=f"jitwarm: build {n}", daemon=True).start()
+                threading.Thread(target=self._work, name=f"jitwarm: build {self._n_threads}", daemon=True).start()
             except RuntimeError:
-                if n == 0:
+                if self._n_threads == 0:
                     self._give_up()
                 return
+            self._n_threads += 1
 
     def _give_up(self, *tasks: Task[T]) -> None:
         """Let these items come unbuilt, and all that wait."""
         for task in tasks:
-            self.ready.put(task.item)
+            self._ready.put(task.item)
         with contextlib.suppress(IndexError):
             while True:
-                self.ready.put(self._waiting.popleft()[0].item)
+                self._ready.put(self._waiting.popleft()[0].item)
 
     def _work(self) -> None:
-        while not self.is_over.is_set():
+        while not self._is_over.is_set():
             try:
                 task, gives_up_at = self._waiting.popleft()
             except IndexError:
@@ -94,7 +100,7 @@ class _Building(Generic[T]):
                 self._give_up(task)  # whoever waits must not wait for ever
                 raise
             if is_done:
-                self.ready.put(task.item)
+                self._ready.put(task.item)
             else:
                 self._waiting.append((task, min(gives_up_at, time.monotonic() + self._patience_s)))
-                self.is_over.wait(_POLL_S)
+                self._is_over.wait(_POLL_S)

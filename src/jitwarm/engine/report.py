@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jitwarm.contract.kernel import Outcome
+from jitwarm.contract.tuned import BACKEND
 
 _SHORT = 12  # digits of a digest that tell a run's keys apart
 
 
 @dataclass
 class Row:
-    """One key, and how it ended; `outcome` is None while it is only planned. A kernel without a list has `digest=None`."""
+    """One key, and how it ended; `outcome` is None while it is only planned. A kernel without a list has `digest=None`.
+
+    `is_tuned`: it is a tuned artifact, and no compiler makes it.
+    """
 
     digest: str | None
     key: str | None
@@ -21,6 +25,7 @@ class Row:
     outcome: str | None = None
     seconds: float = 0.0
     error: str | None = None
+    is_tuned: bool = False
 
 
 @dataclass
@@ -86,7 +91,7 @@ class Report:
     def repro(self, row: Row) -> str:
         """The command that builds a row's key alone; empty where the compiler was not at fault."""
         blamed = (Outcome.FAILED.value, Outcome.TIMED_OUT.value)
-        if row.digest is None or row.outcome not in blamed:
+        if row.digest is None or row.is_tuned or row.outcome not in blamed:
             return ""
         return f"jitwarm repro {row.digest[:_SHORT]} --root {shlex.quote(self.root)}"
 
@@ -172,8 +177,10 @@ class ReportBuilder:
         )
 
     def _on_key_planned(self, event: Mapping[str, Any]) -> None:
-        row = self._rows[event["kernel"], event["digest"]] = Row(event["digest"], event["key"], event["label"])
-        self.report.kernels[event["kernel"]].rows.append(row)
+        kernel = self.report.kernels[event["kernel"]]
+        row = Row(event["digest"], event["key"], event["label"], is_tuned=kernel.backend == BACKEND)
+        self._rows[event["kernel"], event["digest"]] = row
+        kernel.rows.append(row)
 
     def _on_kernel_unlisted(self, event: Mapping[str, Any]) -> None:
         row = Row(None, None, "(keys could not be listed)", event["outcome"], error=event["error"])

@@ -5,8 +5,8 @@ vLLM's JIT monitor for one, whichever of the two came first.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -30,12 +30,13 @@ class Monitor(AbstractContextManager["Monitor"]):
 
     Args:
         backends: Those to listen at.
-        emit: Receives `unexpected_compile`, `reloaded`, `module_loaded`, and `key_used`.
+        emit: Receives `unexpected_compile`, `undeclared_compile`, `reloaded`, `module_loaded`, and `key_used`.
         mode: `"warn"` tells; `"error"` also makes the launch raise; `"record"` tells, and with `record` keeps what is needed to
             have it warm at the next start; `"off"` listens to nothing.
         expected: What was made warm.
         target: What it was made warm for.
-        record: Receives, in mode `record`, each unexpected compile and the text from which it can be made again.
+        record: Receives each undeclared compile, and in mode `record` each unexpected one, with the text from which it can be
+            made again.
 
     Attributes:
         n_unexpected: Compiles and tunings since it was armed.
@@ -53,10 +54,10 @@ class Monitor(AbstractContextManager["Monitor"]):
     ) -> None:
         self.mode = mode
         self.n_unexpected = 0
-        self._backends = list(backends) if mode != "off" else []
+        self._backends = list(backends)
         self._emit = emit
         self._expected = list(expected)
-        self._record = record if mode == "record" else None
+        self._record = record
         self._stack = ExitStack()
         self._lock = threading.RLock()
         self._uses = _Uses(self._backends, self._expected, target, emit)
@@ -64,19 +65,32 @@ class Monitor(AbstractContextManager["Monitor"]):
     def __enter__(self) -> Self:
         if self.mode == "off":
             return self
-        for backend in self._backends:
-            self._watch(backend.name, backend.watch)
-        for name, watch in WATCHES.items():
-            self._watch(name, watch)
+        self._listen(self._stack, self._see)
         self._emit("monitor_armed", by="jitwarm", mode=self.mode)
         self._uses.begin()
         return self
 
-    def _watch(self, name: str, watch: Callable[[Callable[[Seen], None]], AbstractContextManager[None]]) -> None:
-        try:
-            self._stack.enter_context(watch(self._see))
-        except Exception as exc:  # noqa: BLE001 - a version that cannot be watched must be usable all the same
-            self._emit("monitor_blind", backend=name, error=text_of(exc))
+    @contextmanager
+    def accounting(self, during: str) -> Iterator[None]:
+        """While entered, tell and record each compile as `undeclared_compile`, whatever the mode; nothing raises.
+
+        For what runs before anything is served, so that no request waits: an engine's own warm-up. It need not be armed.
+
+        Args:
+            during: Names that, for people.
+        """
+        with ExitStack() as stack:
+            self._listen(stack, lambda seen: self._account(seen, during))
+            yield
+
+    def _listen(self, stack: ExitStack, see: Callable[[Seen], None]) -> None:
+        """Have every compiler call `see` until `stack` is closed."""
+        watches = {**{backend.name: backend.watch for backend in self._backends}, **WATCHES}
+        for name, watch in watches.items():
+            try:
+                stack.enter_context(watch(see))
+            except Exception as exc:  # noqa: BLE001 - a version that cannot be watched must be usable all the same
+                self._emit("monitor_blind", backend=name, error=text_of(exc))
 
     def __exit__(self, *exc: object) -> None:
         """Disarm."""
@@ -108,9 +122,19 @@ class Monitor(AbstractContextManager["Monitor"]):
                 return
             self.n_unexpected += 1
             self._emit("unexpected_compile", **event)
-            self._write_down(event, seen.replay)
+            if self.mode == "record":
+                self._write_down(event, seen.replay)
         if self.mode == "error":
             raise UnexpectedCompileError(sentence(event), event["line"], event["site"])
+
+    def _account(self, seen: Seen, during: str) -> None:
+        """Called by a backend, in the thread that compiles. Never raises."""
+        if is_compiling() or seen.what not in _COUNTED:
+            return
+        with self._lock:
+            event = {**self._explained(seen), "during": during}
+            self._emit("undeclared_compile", **event)
+            self._write_down(event, seen.replay)
 
     def _write_down(self, event: Mapping[str, Any], replay: str) -> None:
         if self._record is None:
@@ -158,11 +182,12 @@ _OF_RELOAD = ("backend", "function", "kernel", "label", "site", "seconds")
 
 
 def sentence(event: Mapping[str, Any]) -> str:
-    """An `unexpected_compile` for a log: what, for what, why, and what differs."""
+    """An `unexpected_compile` or `undeclared_compile` for a log: what, for what, when, why, and what differs."""
     name = event["kernel"] or event["function"]
     label = f" [{event['label']}]" if event["label"] else ""
     verb = "was tuned" if event["what"] == "tuning" else "compiled"
-    text = f"{name}{label} {verb} after the start, in {event['seconds']:.2f} s: {event['why']}"
+    when = f"during {event['during']}" if "during" in event else "after the start"
+    text = f"{name}{label} {verb} {when}, in {event['seconds']:.2f} s: {event['why']}"
     if event["differences"]:
         nearest = f" to the nearest, [{event['nearest']}]" if event["nearest"] else ""
         text += f"; differences{nearest}: {'; '.join(event['differences'])}"

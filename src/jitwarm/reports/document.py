@@ -21,12 +21,17 @@ def document(start: Start) -> dict[str, Any]:
         "version": VERSION,
         **headline(start),
         "processes": [_process(process) for process in start.processes],
+        "builders": [_process(process) for process in start.builders],
         "workers": [_worker(worker) for worker in start.workers],
         "plugins": [_coverage(row, "plugin") for row in of_plugins(kernels)],
         "kernels": _kernels(start, kernels),
         "keys": [_key(start, key) for key in start.keys.values()],
         "unlisted": [asdict(unlisted) for unlisted in start.unlisted],
         "unexpected": [_unexpected(start, found) for found in start.unexpected],
+        "undeclared": [{**_unexpected(start, found), "during": found.during} for found in start.undeclared],
+        "execution": None
+        if start.execution is None
+        else {**asdict(start.execution), "seconds": _round(start.execution.seconds)},
         "reloaded": [_late(late) for late in start.reloads],
         "modules_loaded": [_late(late) for late in start.modules],
         "never_used": None
@@ -52,6 +57,8 @@ def headline(start: Start) -> dict[str, Any]:
         "source": start.source,
         "started": dt.datetime.fromtimestamp(start.started_ns / 1e9, dt.UTC).isoformat(timespec="milliseconds"),
         "seconds": _round(start.seconds),
+        "hidden_s": _round(start.hidden_s),
+        "added_s": _round(start.added_s),
         "is_complete": start.is_complete,
         "is_warm": start.is_warm,
         "target": start.target,
@@ -65,6 +72,7 @@ def headline(start: Start) -> dict[str, Any]:
         "watched_by": start.watched_by,
         "n_unexpected": len(start.unexpected),
         "seconds_lost": _round(start.seconds_lost),
+        "n_undeclared": len(start.undeclared),
         "n_reloaded": len(start.reloads),
         "n_never_used": None if idle is None else len(idle),
         "seconds_never_used": None if idle is None else _round(sum(key.seconds for key in idle)),
@@ -141,6 +149,7 @@ def _unexpected(start: Start, found: Unexpected) -> dict[str, Any]:
     names = {process.id: process.name for process in start.processes}
     record = asdict(found)
     record.pop("at_s")
+    record.pop("during")
     return {
         **record,
         "plugin": found.plugin,

@@ -11,7 +11,9 @@ from jitwarm.reports.reading import Event, Log, read_runs
 from jitwarm.reports.start import Incident, Key, Process, Start, Unlisted
 from jitwarm.reports.tracks import Tracks
 
-_BEFORE_START = frozenset({"registered", "phase_start"})
+_BEFORE_START = frozenset(
+    {"registered", "phase_start", "phase_end", "early_start", "early_failed", "loaded_early", "undeclared_compile"}
+)
 # Whatever a handler meets in an event that lacks a field, or has another shape than ours.
 ODD = (KeyError, TypeError, ValueError, AttributeError)
 _INCIDENTS: dict[str, Callable[[Event], str]] = {
@@ -27,6 +29,7 @@ _INCIDENTS: dict[str, Callable[[Event], str]] = {
         f"no compile process could be started, keys compiled in this process: {e['error']}"
     ),
     "lock_timeout": lambda e: f"another process held a key for too long: {e['error']}",
+    "early_failed": lambda e: f"nothing more was built while the weights were loaded: {e['error']}",
     "monitor_blind": lambda e: f"{e['backend']} could not be watched after the warm-up: {e['error']}",
     "record_failed": lambda e: f"what compiled after the warm-up could not be written down: {e['error']}",
     "no_locks": lambda e: f"the file system of {e['root']} knows no locks: two processes may build the same key",
@@ -90,7 +93,7 @@ class _Fold:
         self._start = start
         for log in planners:
             self._plan(log)
-        self._tracks = Tracks(start, {process.id: process for process in start.processes})
+        self._tracks = Tracks(start, {process.id: process for process in [*start.processes, *start.builders]})
         self._later = Later(start)
 
     def run(self) -> None:
@@ -114,8 +117,12 @@ class _Fold:
             except ODD:
                 self._start.n_unreadable += 1
         rank = next((event["rank"] for event in log.events if event.get("rank") is not None), None)
-        process = Process(log.process, log.host, log.pid, rank, builder.report)
+        process = Process(log.process, log.host, log.pid, rank, report=builder.report)
         process.start_s = self._clock.seconds(log, log.events[0])
+        process.role = next((event.get("role", "") for event in log.events if event["event"] == "run_start"), "")
+        if process.role:
+            self._start.builders.append(process)
+            return
         self._start.processes.append(process)
         for kernel in process.report.kernels.values():
             for row in kernel.rows:

@@ -20,6 +20,7 @@ class Limits:
         budget: Expected keys.
         max_cold: Keys that are not warm, kernels that could not list theirs, and unexpected compiles.
         max_never_used: Warm keys that nothing asked for.
+        max_undeclared: Compiles before serving that nobody declares.
         max_seconds: Of the start.
         strict: Count skipped keys as cold, whatever the reason.
     """
@@ -29,11 +30,13 @@ class Limits:
     max_never_used: int | None = None
     max_seconds: float | None = None
     strict: bool = False
+    max_undeclared: int | None = None
 
     @property
     def are_none(self) -> bool:
         """Whether there is nothing to check."""
-        return all(limit is None for limit in (self.budget, self.max_cold, self.max_never_used, self.max_seconds))
+        numbers = (self.budget, self.max_cold, self.max_never_used, self.max_seconds, self.max_undeclared)
+        return all(limit is None for limit in numbers)
 
 
 @dataclass
@@ -45,12 +48,14 @@ class Subject:
         keys: `(name, outcome, error)` of each.
         cold: Kernels that could not list their keys, and compiles after the warm-up; one line each.
         never_used: One line each; None where nobody knows.
+        undeclared: Compiles before serving, one line each; None where no account was kept.
     """
 
     name: str
     keys: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     cold: list[str] = field(default_factory=list)
     never_used: list[str] | None = None
+    undeclared: list[str] | None = None
     seconds: float = 0.0
 
 
@@ -101,6 +106,8 @@ def breaches(subject: Subject, limits: Limits) -> Iterator[Breach]:
         yield _over(subject, "--max-cold", limits.max_cold, len(cold), "cold", cold)
     if limits.max_never_used is not None:
         yield from _never_used(subject, limits.max_never_used)
+    if limits.max_undeclared is not None:
+        yield from _undeclared(subject, limits.max_undeclared)
     if limits.max_seconds is not None and subject.seconds > limits.max_seconds:
         yield _over(subject, "--max-seconds", limits.max_seconds, round(subject.seconds, 3), "seconds", [])
 
@@ -116,6 +123,17 @@ def _never_used(subject: Subject, allowed: int) -> Iterator[Breach]:
     elif len(subject.never_used) > allowed:
         items = subject.never_used
         yield _over(subject, "--max-never-used", allowed, len(items), "warm keys were never used", items)
+
+
+def _undeclared(subject: Subject, allowed: int) -> Iterator[Breach]:
+    if subject.undeclared is None:
+        says = (
+            "what was compiled before serving is not known: JITWARM_EXECUTION_WARMUP was off, or this is no log of vLLM"
+        )
+        yield Breach(subject.name, "--max-undeclared", allowed, None, says)
+    elif len(subject.undeclared) > allowed:
+        items = subject.undeclared
+        yield _over(subject, "--max-undeclared", allowed, len(items), "compiles are declared by nobody", items)
 
 
 def _cold_keys(subject: Subject, limits: Limits) -> list[str]:
@@ -196,7 +214,9 @@ def _of_report(value: Mapping[str, Any], name: str = "") -> Subject:
     subject.keys = [(f"{key['kernel']} [{key['label']}]", key["outcome"], key["error"]) for key in value["keys"]]
     for item in value["unlisted"]:
         subject.cold += _unlisted(item["kernel"], item["outcome"], item["error"])
-    subject.cold += [_compiled(found) for found in value["unexpected"]]
+    subject.cold += [_compiled("unexpected", found) for found in value["unexpected"]]
+    if value.get("execution") is not None:
+        subject.undeclared = [_compiled("undeclared", found) for found in value["undeclared"]]
     if value["never_used"] is not None:
         subject.never_used = [f"{key['kernel']} [{key['label']}] {key['seconds']:.2f} s" for key in value["never_used"]]
     return subject
@@ -208,7 +228,7 @@ def _unlisted(kernel: str, outcome: str, error: str | None) -> list[str]:
     return [] if outcome == "skipped" else [f"{kernel} keys could not be listed: {first}"]
 
 
-def _compiled(found: Mapping[str, Any]) -> str:
+def _compiled(kind: str, found: Mapping[str, Any]) -> str:
     name = found["kernel"] or found["function"]
     why = "; ".join(found["differences"]) or found["why"]
-    return f"unexpected {found['what']} of {name} [{found['label']}] {found['seconds']:.2f} s: {why}"
+    return f"{kind} {found['what']} of {name} [{found['label']}] {found['seconds']:.2f} s: {why}"

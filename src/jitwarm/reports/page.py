@@ -47,8 +47,9 @@ def embedded(value: Any) -> str:
 def data(start: Start) -> dict[str, Any]:
     """What the page shows: the document, with its keys as rows, and the time line."""
     whole = document(start)
-    shown = ("processes", "plugins", "kernels", "unlisted", "unexpected", "reloaded", "modules_loaded", "incidents",
-             "refused", "policy_errors", "left_out", "versions", "environment", "config")  # fmt: skip
+    shown = ("processes", "builders", "plugins", "kernels", "unlisted", "unexpected", "undeclared", "execution", "reloaded",
+             "modules_loaded", "incidents", "refused", "policy_errors", "left_out", "versions", "environment",
+             "config")  # fmt: skip
     names = {name: i for i, name in enumerate(dict.fromkeys(key.kernel for key in start.keys.values()))}
     order = {name: i for i, name in enumerate(start.keys)}
     return {
@@ -76,7 +77,7 @@ def _timeline(start: Start, order: dict[tuple[str, str], int]) -> dict[str, Any]
     tracks: list[dict[str, str]] = []
     slices: list[list[Any]] = []
     marks: list[list[Any]] = []
-    for process in start.processes:
+    for process in [*start.builders, *start.processes]:
         first = len(tracks)
         for name, spans in _tracks(start, process):
             slices += [_slice(len(tracks), span, order) for span in spans]
@@ -109,7 +110,7 @@ def _tracks(start: Start, process: Process) -> list[tuple[str, list[Span]]]:
 
 
 def _orphans(start: Start) -> list[Worker]:
-    known = {process.id for process in start.processes}
+    known = {process.id for process in [*start.processes, *start.builders]}
     return [worker for worker in start.workers if worker.parent not in known and worker.builds]
 
 

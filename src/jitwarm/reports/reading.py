@@ -38,6 +38,7 @@ class _Event(TypedDict, total=False):
     differences: list[str]
     digest: str | None
     distribution: str
+    during: str
     error: str | None
     file: str
     function: str | None
@@ -60,6 +61,7 @@ class _Event(TypedDict, total=False):
     plugins: list[str] | dict[str, str]
     reason: str | None
     regions: list[str]
+    role: str
     root: str
     seconds: float
     site: str | None

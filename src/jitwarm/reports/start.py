@@ -16,6 +16,9 @@ WORST_FIRST: tuple[str | None, ...] = (
     "failed", "timed_out", "unresolved", None, "skipped", "compiled", "loaded", "already_warm",
 )  # fmt: skip
 
+# Phases in which a server waits for us.
+_ADDED = frozenset({"early load", "plan", "warmup"})
+
 
 @dataclass
 class Span:
@@ -35,6 +38,11 @@ class Span:
     key: tuple[str, str] | None = None
     outcome: str = ""
 
+    @property
+    def seconds(self) -> float:
+        """From begin to end."""
+        return self.end_s - self.start_s
+
 
 @dataclass
 class Process:
@@ -43,6 +51,7 @@ class Process:
     Attributes:
         id: `host:pid`.
         rank: As the server says; None outside of one.
+        role: What it is beside those that serve; `early` builds while they load.
         report: What this process alone found and did.
         phases: `plan`, `warmup` and so on.
         loads: Each key, from when it was begun in this process until it ended.
@@ -53,6 +62,7 @@ class Process:
     host: str
     pid: int
     rank: int | None = None
+    role: str = ""
     report: Report = field(default_factory=Report)
     phases: list[Span] = field(default_factory=list)
     loads: list[Span] = field(default_factory=list)
@@ -63,7 +73,8 @@ class Process:
     @property
     def name(self) -> str:
         """For people."""
-        return f"{'process' if self.rank is None else f'rank {self.rank}'} ({self.id})"
+        kind = "early builder" if self.role else "process" if self.rank is None else f"rank {self.rank}"
+        return f"{kind} ({self.id})"
 
 
 @dataclass
@@ -160,6 +171,7 @@ class Unexpected:
     """A compile after the warm-up, all its occurrences and ranks together.
 
     Attributes:
+        during: In what it happened, before anything was served; empty for one that a request waited for.
         what: `compile` or `tuning`.
         function: `module:qualname` of what was compiled.
         kernel: Kernel id; empty for a function that no plugin declares.
@@ -186,6 +198,7 @@ class Unexpected:
     line: str
     site: str
     first_s: float
+    during: str = ""
     seconds: float = 0.0
     n: int = 0
     processes: list[str] = field(default_factory=list)
@@ -195,6 +208,24 @@ class Unexpected:
     def plugin(self) -> str:
         """Whose kernel it is; empty for nobody's."""
         return plugin_of(self.kernel)
+
+
+@dataclass
+class ExecutionRun:
+    """The execution run of one start, all ranks together: that of the rank which came off worst.
+
+    Attributes:
+        status: `done`, `failed` or `not_run`.
+        by: `jitwarm`, or `vllm` where its own warm-up executes; empty if nobody's.
+        n: Requests; steps where it was vLLM's.
+        why: Why it failed, or why there was none.
+    """
+
+    status: str
+    by: str = ""
+    n: int = 0
+    seconds: float = 0.0
+    why: str = ""
 
 
 @dataclass
@@ -227,8 +258,12 @@ class Start:
     Attributes:
         name: The run's.
         source: Where its log lies.
+        processes: Those that made keys warm for themselves.
+        builders: Those that built while these loaded; a key is theirs to try, and not theirs to miss.
         started_ns: Wall clock of the first event.
         keys: In the order of the plan.
+        undeclared: What compiled after our warm-up and before anything was served.
+        execution: None where no account was kept.
         watched_by: Who was armed after the warm-up: `jitwarm`, `vllm`; empty if nobody was.
         uses_unknown: Kernels of which nobody can see whether a key is used.
         versions, environment, config: Of the first process; ranks of one start agree in what decides.
@@ -240,10 +275,13 @@ class Start:
     source: str
     started_ns: int = 0
     processes: list[Process] = field(default_factory=list)
+    builders: list[Process] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
     keys: dict[tuple[str, str], Key] = field(default_factory=dict)
     unlisted: list[Unlisted] = field(default_factory=list)
     unexpected: list[Unexpected] = field(default_factory=list)
+    undeclared: list[Unexpected] = field(default_factory=list)
+    execution: ExecutionRun | None = None
     reloads: list[Late] = field(default_factory=list)
     modules: list[Late] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)
@@ -280,7 +318,20 @@ class Start:
     @property
     def n_compiles(self) -> int:
         """Compiler runs that were counted, without those after the warm-up."""
-        return sum(process.report.n_compiles for process in self.processes)
+        return sum(process.report.n_compiles for process in [*self.processes, *self.builders])
+
+    @property
+    def added_s(self) -> float:
+        """Seconds by which the start took longer for the warm-up: the longest of the ranks'."""
+        return max((sum(span.seconds for span in p.phases if span.name in _ADDED) for p in self.processes), default=0.0)
+
+    @property
+    def hidden_s(self) -> float:
+        """Seconds of compiling that were over before the first rank began to warm up."""
+        begun = [span.start_s for process in self.processes for span in process.phases if span.name == "plan"]
+        builders = {process.id for process in self.builders}
+        builds = [span for worker in self.workers if worker.parent in builders for span in worker.builds]
+        return sum(span.seconds for span in builds if not begun or span.end_s <= min(begun))
 
     @property
     def outcomes(self) -> dict[str, int]:

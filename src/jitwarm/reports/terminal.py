@@ -30,6 +30,7 @@ def show_start(console: Console, start: Start) -> None:
     for unexpected in start.unexpected[:_N_CASES]:
         _show_unexpected(say, unexpected)
     say.rest(len(start.unexpected), _N_CASES, "unexpected compiles")
+    _show_undeclared(say, start)
     _show_idle(say, start)
     _show_notes(say, start)
     _show_slowest(say, start)
@@ -135,6 +136,11 @@ def _show_head(say: _Voice, start: Start) -> None:
         phases = ", ".join(f"{span.name} {span.end_s - span.start_s:.1f} s" for span in process.phases)
         end = "" if process.is_complete else "; its warm-up did not end"
         say.line(f"  {process.name}: {phases}{end}", "dim" if process.is_complete else "yellow")
+    for builder in start.builders:
+        n = sum(len(worker.builds) for worker in start.workers if worker.parent == builder.id)
+        say.line(f"  {builder.name}: {_counted(n, 'key')} built", "dim")
+    if start.builders:
+        say.line(f"{start.hidden_s:.1f} s of compiling hidden behind loading; {start.added_s:.1f} s added to the start")
 
 
 def _coverage_table(start: Start) -> Table:
@@ -189,6 +195,10 @@ def _show_unexpected(say: _Voice, found: Unexpected) -> None:
         f"unexpected {found.what} {found.kernel or found.function} [{found.label}] {found.seconds:.2f} s lost{times}",
         "bold red",
     )
+    _show_reason(say, found)
+
+
+def _show_reason(say: _Voice, found: Unexpected) -> None:
     say.block(found.why)
     for difference in found.differences:
         say.block(f"  {difference}")
@@ -196,6 +206,19 @@ def _show_unexpected(say: _Voice, found: Unexpected) -> None:
         say.block(f"-> {found.line}")
     if found.site:
         say.block(f"at {found.site}")
+
+
+def _show_undeclared(say: _Voice, start: Start) -> None:
+    """What is left to declare: no request waited for it this time."""
+    for during in dict.fromkeys(found.during for found in start.undeclared):
+        cases = [found for found in start.undeclared if found.during == during]
+        say.line(f"compiled during {during}, declared by nobody: {len(cases):,}", "yellow")
+        for found in cases[:_N_CASES]:
+            say.line(f"  {found.what} {found.kernel or found.function} [{found.label}] {found.seconds:.2f} s")
+            _show_reason(say, found)
+        say.rest(len(cases), _N_CASES, "undeclared compiles (--json has all)", indent="  ")
+    if start.execution and start.execution.status == "failed":
+        say.line(f"the execution run failed: {start.execution.why}", "bold red")
 
 
 def _show_idle(say: _Voice, start: Start) -> None:

@@ -18,11 +18,12 @@ _PHASES, _LOADS, _LATER = "phases", "keys: loaded, or built here", "after the wa
 def trace(start: Start) -> dict[str, Any]:
     """The document. Within a track, slices follow or enclose one another, and times never go back."""
     events: list[dict[str, Any]] = []
-    for number, process in enumerate(start.processes, 1):
+    known = [*start.builders, *start.processes]
+    for number, process in enumerate(known, 1):
         events += _of_process(start, number, process)
-    orphans = [worker for worker in start.workers if worker.parent not in {process.id for process in start.processes}]
+    orphans = [worker for worker in start.workers if worker.parent not in {process.id for process in known}]
     if orphans:
-        number = len(start.processes) + 1
+        number = len(known) + 1
         events += _named(number, "compile processes of no known process", [worker.id for worker in orphans])
         for track, worker in enumerate(orphans, 1):
             events += _builds(start, number, track, worker)

@@ -5,6 +5,7 @@ others can write is refused.
 """
 
 from jitwarm.store.records import Recorder, read_records
-from jitwarm.store.store import Entry, Store
+from jitwarm.store.store import Entry, Store, write_json
+from jitwarm.store.tuned import TunedRecord, TunedStore
 
-__all__ = ["Entry", "Recorder", "Store", "read_records"]
+__all__ = ["Entry", "Recorder", "Store", "TunedRecord", "TunedStore", "read_records", "write_json"]

@@ -122,7 +122,7 @@ class Store:
         Raises:
             StoreError: The disk is full, or read-only.
         """
-        _write(self.root / "manifest" / f"{entry.fingerprint}.json", entry.__dict__)
+        write_json(self.root / "manifest" / f"{entry.fingerprint}.json", entry.__dict__)
 
     def forget(self, fingerprint: str) -> None:
         """Remove the manifest of a key; its files are the caller's to remove."""
@@ -139,7 +139,7 @@ class Store:
         """
         path = self._quarantined(fingerprint)
         path.parent.mkdir(exist_ok=True)
-        _write(path, record)
+        write_json(path, record)
         return path
 
     def quarantined(self, fingerprint: str, limits: Mapping[str, float]) -> tuple[Path, str] | None:
@@ -220,12 +220,13 @@ class Store:
             ".STORE.json.*",
             "manifest/.*.json.*",
             "quarantine/.*.json.*",
+            "tuned/.*.*",
         ):  # what else is here may be anybody's
             for path in self.root.glob(pattern):
                 with contextlib.suppress(OSError):
                     if time.time() - path.stat().st_mtime > _STALE_S:
                         path.unlink()
-        _write(self.root / "STORE.json", {"schema": SCHEMA, "root": str(self.root)})
+        write_json(self.root / "STORE.json", {"schema": SCHEMA, "root": str(self.root)})
 
 
 def is_of_entry(name: str) -> bool:
@@ -242,8 +243,12 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write(path: Path, record: dict[str, Any]) -> None:
-    """Publish JSON by rename: a reader sees the old text or the new one."""
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Publish JSON by rename: a reader sees the old text or the new one.
+
+    Raises:
+        StoreError: The disk is full, or read-only.
+    """
     try:
         fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

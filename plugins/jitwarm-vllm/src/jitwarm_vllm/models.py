@@ -34,6 +34,11 @@ class Settings:
         device_name: As `torch.cuda.get_device_name()` gives it on the target, e.g. `NVIDIA H200`: selects tuned configurations.
         moe_backend: vLLM's `--moe-backend`. Only `triton` and `auto` have keys here; `auto` is taken as Triton.
         moe_route: `layer` for vLLM's own MoE layers, `functional` for callers of its function `fused_experts`.
+        attention_backend: vLLM's `--attention-backend`; attention kernels have keys for `TRITON_ATTN`.
+        mm_encoder_attn_backend: vLLM's `--mm-encoder-attn-backend`, likewise.
+        block_size: vLLM's `--block-size`, tokens in a page of the KV cache; 0 for the groups' own.
+        use_v2_model_runner: Whether vLLM runs its model runner V2, whose sampler is Triton's.
+        max_lora_rank: vLLM's `--max-lora-rank` where LoRA is enabled, else 0. Its projections are those of `model`.
     """
 
     model: str = ""
@@ -43,6 +48,11 @@ class Settings:
     device_name: str = ""
     moe_backend: str = "auto"
     moe_route: str = "layer"
+    attention_backend: str = ""
+    mm_encoder_attn_backend: str = ""
+    block_size: int = 0
+    max_lora_rank: int = 0
+    use_v2_model_runner: bool = False
 
 
 def settings(config: WarmupConfig) -> Settings:

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from jitwarm import Target, WarmupConfig, hookimpl
+from jitwarm import Target, TunedArtifact, WarmupConfig, hookimpl
 from jitwarm_vllm.models import PLUGIN
 
 # Modules with `kernels() -> list`; each imports what it needs of vLLM inside.
-_FAMILIES: tuple[str, ...] = ("moe",)
+_FAMILIES: tuple[str, ...] = ("moe", "attention", "prefill", "lora", "sampling")
 
 
 @hookimpl
@@ -19,6 +19,14 @@ def jitwarm_kernels(config: WarmupConfig, target: Target) -> Iterable[Any]:
     if not _is_asked(config):
         return []
     return [kernel for name in _FAMILIES for kernel in importlib.import_module(f"jitwarm_vllm.{name}").kernels()]
+
+
+@hookimpl
+def jitwarm_tuned_artifacts(config: WarmupConfig, target: Target) -> Iterable[TunedArtifact]:
+    """What vLLM tunes on the device, as far as it can be kept and shared."""
+    from jitwarm_vllm import flashinfer_tuning
+
+    return flashinfer_tuning.artifacts(config, target)
 
 
 def _is_asked(config: WarmupConfig) -> bool:

@@ -209,8 +209,11 @@ class TritonKernel(CallableKernel):
         return name in self.fixed and not isinstance(self.fixed[name], TensorSpec | IntClass)
 
     def _choose(self, key: Any) -> Outcome:
-        if wrappers.pinned_choice(self.kernel, {**self.fixed, **self.launch_args(key)}) is not None:
+        entries = {**self.fixed, **self.launch_args(key)}
+        if wrappers.pinned_choice(self.kernel, entries) is not None:
             return Outcome.ALREADY_WARM
+        if wrappers.stored_choice(self.kernel, entries) is not None:
+            return Outcome.LOADED
         raise Unresolved(
             f"tuning needs a device ({encode_key(key)})",
             "all configurations are built; the first launch finds the best, or pin one: kernel.cache[tuning key] = config",

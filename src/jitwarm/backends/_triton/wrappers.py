@@ -118,15 +118,7 @@ def decided_by_wrappers(kernel: Any) -> set[str]:
 def configurations(kernel: Any, entries: Mapping[str, Any]) -> list[TunedConfig]:
     """The configurations that the autotuner would try for these arguments, after its own pruning."""
     tuner = autotuner(kernel)
-    if tuner is None:
-        return []
-    known = {**_readable(entries), **_heuristic_values(kernel, entries, above=tuner)}
-    tuner.nargs = {name: known[name] for name in tuner.arg_names if name in known}  # pruning functions read it
-    try:
-        pruned = tuner.prune_configs({})
-    finally:
-        tuner.nargs = None
-    return [_as_data(config) for config in pruned]
+    return [] if tuner is None else [_as_data(config) for config in _pruned(kernel, entries, tuner)]
 
 
 def resolved(kernel: Any, entries: Mapping[str, Any], config: TunedConfig | None) -> dict[str, Any]:
@@ -151,11 +143,57 @@ def pinned_choice(kernel: Any, entries: Mapping[str, Any]) -> TunedConfig | None
     tuner = autotuner(kernel)
     if tuner is None or not tuner.cache:
         return None
+    found = tuner.cache.get(_tuning_key(tuner, entries))
+    return _as_data(found) if found is not None else None
+
+
+def stored_choice(kernel: Any, entries: Mapping[str, Any]) -> TunedConfig | None:
+    """The configuration that Triton's own results on disk name the fastest, or None; where there is one, the tuner holds it now.
+
+    Triton writes them where it tunes with `TRITON_CACHE_AUTOTUNING=1` or `cache_results`, into its cache directory, under a
+    hash of function, configurations, arguments, versions and target. Nothing is timed here.
+    """
+    tuner = autotuner(kernel)
+    if tuner is None or not hasattr(tuner, "check_disk_cache"):
+        return None
+    key = _tuning_key(tuner, entries)
+    try:
+        tuner.check_disk_cache(key, _pruned(kernel, entries, tuner), _refuse_to_time)
+    except (
+        _NotStoredError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # the latter: what a killed or foreign writer left
+        return None
+    return _as_data(tuner.cache[key])
+
+
+class _NotStoredError(Exception):
+    """Triton would have to time configurations."""
+
+
+def _refuse_to_time() -> None:
+    raise _NotStoredError
+
+
+def _tuning_key(tuner: Any, entries: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Under what the tuner files its choice for a launch with these arguments."""
     known = _readable(entries)
     key = [known[name] for name in tuner.keys if name in known]
     key += [str(value.dtype) for name, value in known.items() if name in tuner.arg_names and hasattr(value, "dtype")]
-    found = tuner.cache.get(tuple(key))
-    return _as_data(found) if found is not None else None
+    return tuple(key)
+
+
+def _pruned(kernel: Any, entries: Mapping[str, Any], tuner: Any) -> list[Any]:
+    """The tuner's own configuration objects that are left after its pruning."""
+    known = {**_readable(entries), **_heuristic_values(kernel, entries, above=tuner)}
+    tuner.nargs = {name: known[name] for name in tuner.arg_names if name in known}  # pruning functions read it
+    try:
+        return list(tuner.prune_configs({}))
+    finally:
+        tuner.nargs = None
 
 
 def _heuristic_values(kernel: Any, entries: Mapping[str, Any], *, above: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ log = logging.getLogger("vllm.jitwarm")  # only loggers below `vllm` have a hand
 
 _WARM = frozenset(outcome.value for outcome in Outcome if outcome.is_warm)
 _MAX_LINES = 20
+_N_UNDECLARED = 5
 
 
 class Reporter:
@@ -39,6 +40,8 @@ class Reporter:
         self._current = ""
         self._bar: Any = None
         self._n_unexpected = 0
+        self._undeclared: list[Mapping[str, Any]] = []
+        self._node: _Node | None = None
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Take one event into account. Never raises: a bar that cannot be drawn is given up."""
@@ -51,6 +54,10 @@ class Reporter:
         name = event["event"]
         if name == "unexpected_compile":
             self._warn(event)
+        elif name == "undeclared_compile":
+            self._undeclared.append(event)
+        elif name == "execution_run":
+            self._tell_undeclared(event)
         elif name == "key_planned":
             self._n_keys += 1
         elif name == "key_start":
@@ -72,12 +79,26 @@ class Reporter:
         if self._n_unexpected == _MAX_LINES:
             log.warning("jitwarm: further compiles are in the event log only")
 
+    def _tell_undeclared(self, run: Mapping[str, Any]) -> None:
+        """What an execution run came to, and what is left to declare: no request waited for it this time."""
+        if self._node is None:
+            return
+        if run["by"] == "jitwarm" and run["status"] == "done":
+            self._node.say(
+                logging.INFO, f"execution run of {run['n']} requests in {run['seconds']:.1f} s", mark="execution"
+            )
+        found, self._undeclared = self._undeclared, []
+        for event in found[:_N_UNDECLARED]:
+            self._node.say(logging.INFO, f"{sentence(event)}; at {event['site']}; {event['line']}", mark=_name(event))
+        if len(found) > _N_UNDECLARED:
+            self._node.say(logging.INFO, f"{len(found)} compiles that nobody declares, all of them: jitwarm report")
+
     def close(self, session: Session) -> None:
         """End the bar and log what the run came to."""
         if self._bar is not None:
             self._bar.close()
         report = session.report
-        node = _Node(session, self._start)
+        node = self._node = _Node(session, self._start)
         for line in complaints(report):
             node.say(logging.WARNING, line)
         n_warm = sum(n for outcome, n in report.outcomes.items() if outcome in _WARM)
@@ -121,6 +142,11 @@ class _Node:
         except OSError:
             return True
         return True
+
+
+def _name(event: Mapping[str, Any]) -> str:
+    """The same for a compile that several ranks have met."""
+    return " ".join(str(event[field]) for field in ("during", "backend", "function", "kernel", "label"))
 
 
 def complaints(report: Report) -> list[str]:

@@ -15,15 +15,18 @@ from jitwarm.contract.backend import Seen
 from jitwarm.contract.config import LiveObjects, WarmupConfig
 from jitwarm.engine.plan import Plan
 from jitwarm.engine.report import Report
-from jitwarm.environment import CACHE_VARIABLES, LINEAGE, default_root
+from jitwarm.environment import LINEAGE
 from jitwarm.errors import JitwarmError, WarmupFailedError, text_of
-from jitwarm.integrations.vllm import REGISTERED, adoption, complain
+from jitwarm.integrations.vllm import REGISTERED, adoption, complain, early
+from jitwarm.integrations.vllm.asked import asked_of, forget_default_caches, n_ranks_on_node
+from jitwarm.integrations.vllm.execution import Execution
+from jitwarm.integrations.vllm.group import Meeting
 from jitwarm.integrations.vllm.reporting import Reporter, complaints
 from jitwarm.monitor import Monitor
 from jitwarm.observers import observers
 from jitwarm.patches import Patch
 from jitwarm.session import Session
-from jitwarm.settings import Asked, read_leniently
+from jitwarm.settings import Asked, Settings
 
 _MONITOR = "vllm.utils.jit_monitor"
 
@@ -40,12 +43,20 @@ class Watch:
         self._session = session
         self._monitor = monitor
         self._was_armed = _is_armed()
+        self._execution = Execution(session, monitor) if session and monitor else None
+
+    def accounting(self, worker: Any) -> AbstractContextManager[None]:
+        """Entered around the worker's own warm-up: what compiles in it, nobody has declared."""
+        return self._execution.accounting(worker) if self._execution else nullcontext()
 
     def after_start(self, worker: Any) -> None:
         """Called when the worker's own warm-up is over."""
         if self._session is None:
             return
         try:
+            if self._execution is not None:
+                with _lenient_monitor():
+                    self._execution.run(worker, is_serving=self._was_armed)
             self._note_start(worker)
         except Exception as exc:  # noqa: BLE001 - notes never stop an engine
             complain(f"the event log is incomplete: {text_of(exc)}")
@@ -109,20 +120,24 @@ def warm_worker(worker: Any) -> Watch:
     Raises:
         WarmupFailedError: Policy `strict`, and something is not warm. Nothing else: a fault of ours is one line in the log.
     """
-    is_strict = False
+    is_strict, meeting = False, Meeting(worker.vllm_config, Settings())
     try:
-        asked = _asked(worker.vllm_config)
+        asked, problems = asked_of(worker.vllm_config)
+        for problem in problems:
+            complain(f"setting {problem}")
+        meeting = Meeting(worker.vllm_config, asked.settings)
         is_strict = asked.settings.policy == "strict"
         if asked.settings.disable == ("*",):
             _tell_probes(worker, "switched off")
             return Watch()
         _disarm()
         with _lenient_monitor():
-            return Watch(*_warm(worker, asked))
+            return Watch(*_warm(worker, asked, meeting))
     except WarmupFailedError:
         raise
     except Exception as exc:
         told = str(exc) if isinstance(exc, JitwarmError) else f"{text_of(exc)}\n{traceback.format_exc()}"
+        meeting.excuse(f"no warm-up: {text_of(exc)}")
         if is_strict:
             raise WarmupFailedError(f"jitwarm: no warm-up: {told}", "JITWARM_POLICY is strict") from exc
         complain(f"no warm-up: {told}")  # whatever fails here, the engine starts
@@ -133,33 +148,29 @@ def warm_worker(worker: Any) -> Watch:
 def _tell_probes(worker: Any, why: str) -> None:
     """There is no warm-up here: whoever waits for its end, by the ready file, must not wait for ever."""
     with suppress(Exception):
-        asked, _ = read_leniently(_additional_config(worker.vllm_config))
+        asked, _ = asked_of(worker.vllm_config)
         if asked.settings.ready_file:
             file = Path(asked.settings.ready_file).expanduser()
-            readiness.give_up(file, why, worker.rank, _n_ranks_on_node(worker.vllm_config))
+            readiness.give_up(file, why, worker.rank, n_ranks_on_node(worker.vllm_config))
 
 
-def _asked(vllm_config: Any) -> Asked:
-    """The settings, with one warning for each entry that is wrong."""
-    asked, problems = read_leniently(_additional_config(vllm_config))
-    for problem in problems:
-        complain(f"setting {problem}")
-    return asked
-
-
-def _warm(worker: Any, asked: Asked) -> tuple[Session, Monitor]:
+def _warm(worker: Any, asked: Asked, meeting: Meeting) -> tuple[Session, Monitor]:
     settings = asked.settings
     config = WarmupConfig.from_vllm(worker.vllm_config, worker.rank, asked.config.extra)
-    _forget_default_caches()
-    run_id = settings.run_id or str(getattr(worker.vllm_config, "instance_id", ""))
+    forget_default_caches()
     reporter = Reporter(worker, is_verbose=settings.verbose)
+    if begun := early.of(worker):
+        begun.at_seam()
     session = Session(
-        dataclasses.replace(asked, config=config, settings=dataclasses.replace(settings, run_id=run_id)),
-        listeners=[reporter, *observers(settings, worker.rank, _n_ranks_on_node(worker.vllm_config), complain)],
-        prepare_thread=_device_chooser(worker),
+        dataclasses.replace(asked, config=config),
+        listeners=[reporter, *observers(settings, worker.rank, n_ranks_on_node(worker.vllm_config), complain)],
+        prepare_thread=early.device_chooser(worker),
         rank=worker.rank,
-        n_ranks=_n_ranks_on_node(worker.vllm_config),
+        n_ranks=n_ranks_on_node(worker.vllm_config),
+        is_late=True,
+        left_to_others=begun.will_build if begun else None,
     )
+    session.meet = meeting
     try:
         plan = _run(worker, session)
         reporter.close(session)
@@ -168,6 +179,9 @@ def _warm(worker: Any, asked: Asked) -> tuple[Session, Monitor]:
     except BaseException:
         session.finish()
         raise
+    finally:
+        if begun:
+            begun.close()
     return session, session.monitor(plan)
 
 
@@ -179,10 +193,28 @@ def _run(worker: Any, session: Session) -> Plan:
     with LiveObjects(worker.get_model(), getattr(worker, "model_runner", None)), adopts:
         with _phase(session, "plan"):
             plan = session.plan(will_run=True)
-        with _phase(session, "warmup"):
-            session.run(plan)
+        with _phase(session, "warmup"), _device_memory(worker, session):
+            try:
+                session.run(plan)
+            except Exception:
+                session.tune()  # the other ranks may be waiting
+                raise
     session.finish_in_background(plan)
     return plan
+
+
+@contextmanager
+def _device_memory(worker: Any, session: Session) -> Iterator[None]:
+    """Note what the device has left before and after; what was loaded between the two, nobody counted."""
+    device = getattr(worker, "device", None)
+    if getattr(device, "type", "") != "cuda":
+        yield
+        return
+    free = sys.modules["torch"].cuda.mem_get_info
+    before, _ = free(device)
+    yield
+    after, _ = free(device)
+    session.log.emit("device_memory", free_before=before, free_after=after)
 
 
 def _refuse_cold(report: Report) -> None:
@@ -197,40 +229,6 @@ def _phase(session: Session, name: str) -> Iterator[None]:
         yield
     finally:
         session.log.emit("phase_end", phase=name)
-
-
-def _forget_default_caches() -> None:
-    """Take back what `register` set before settings were known: the session places the caches under its own root."""
-    for variable, directory in CACHE_VARIABLES.items():
-        if os.environ.get(variable) == str(Path(default_root()) / directory):
-            del os.environ[variable]
-
-
-def _additional_config(vllm_config: Any) -> dict[str, Any]:
-    """What was given as `--additional-config '{"jitwarm": {...}}'`."""
-    given = getattr(vllm_config, "additional_config", None)
-    own = given.get("jitwarm", {}) if isinstance(given, dict) else {}
-    if isinstance(own, dict):
-        return own
-    complain(f'setting additional_config["jitwarm"] is {own!r}, no table: left out')
-    return {}
-
-
-def _n_ranks_on_node(vllm_config: Any) -> int:
-    parallel = getattr(vllm_config, "parallel_config", None)
-    of_engine = int(getattr(parallel, "world_size", 1)) // max(1, int(getattr(parallel, "nnodes", 1) or 1))
-    return max(1, of_engine) * max(1, int(getattr(parallel, "data_parallel_size_local", 1) or 1))
-
-
-def _device_chooser(worker: Any) -> Callable[[], None]:
-    """Threads do not share the current GPU: each begins with the first one, whatever the worker's is."""
-    device = getattr(worker, "device", None)
-
-    def choose() -> None:
-        if getattr(device, "type", "") == "cuda":
-            sys.modules["torch"].cuda.set_device(device)
-
-    return choose
 
 
 def _is_armed() -> bool:

@@ -26,6 +26,7 @@ function drawNumbers() {
   number("keys expected", count(head.n_keys), `of ${plural(data.names.length, "kernel")}`);
   number("warm", count(head.n_warm), head.n_keys ? `${Math.floor(100 * head.n_warm / head.n_keys)} % of them` : "");
   number("start", seconds(head.seconds), phasesText());
+  if (data.builders.length) number("added to the start", seconds(head.added_s), `${seconds(head.hidden_s)} of compiling hidden behind loading`);
   number("compiler runs", count(head.n_compiles), `in ${plural(data.n_workers, "compile process", "compile processes")}`);
   number("unexpected compiles", head.n_unexpected || head.watched_by.jitwarm !== undefined ? count(head.n_unexpected) : "not watched", head.n_unexpected ? `${seconds(head.seconds_lost)} lost` : "");
   number("never used", head.n_never_used === null ? "unknown" : count(head.n_never_used), head.n_never_used ? `${seconds(head.seconds_never_used)} to build` : "");
@@ -40,6 +41,7 @@ function phasesText() {
 function warnings() {
   const found = [];
   if (!head.is_complete) found.push("The warm-up of at least one process did not end: it is still going on, or was killed.");
+  if (data.execution && data.execution.status === "failed") found.push(`The execution run failed: ${data.execution.why}`);
   if (head.n_unreadable) found.push(`${plural(head.n_unreadable, "line")} of the log could not be read.`);
   if (head.n_foreign) found.push(`${plural(head.n_foreign, "event")} of another version of jitwarm are left out.`);
   data.refused.forEach((r) => found.push(`Plugin ${r.plugin} (${r.distribution}) was refused: ${r.reason}`));
@@ -57,8 +59,13 @@ function drawCold() {
   const box = () => make("div");
   if (data.unexpected.length) {
     const cases = box();
-    shortList(data.unexpected, 6, unexpectedCase, cases);
+    shortList(data.unexpected, 6, compiledCase, cases);
     block(`Compiled after the warm-up: ${count(data.unexpected.length)}, ${seconds(head.seconds_lost)} lost`, cases);
+  }
+  for (const during of new Set(data.undeclared.map((found) => found.during))) {
+    const found = data.undeclared.filter((one) => one.during === during), cases = box();
+    shortList(found, 6, compiledCase, cases);
+    block(`Compiled during ${during}, declared by nobody: ${count(found.length)}`, cases);
   }
   const groups = coldGroups();
   if (groups.length) {
@@ -83,13 +90,13 @@ function drawCold() {
     : "Every key is warm. Nobody watched what came after: no monitor of jitwarm was armed in this run." }));
 }
 
-function unexpectedCase(found) {
+function compiledCase(found) {
   const times = found.n > 1 ? `${count(found.n)} times` : "";
   const who = found.processes.length > 1 ? `in ${plural(found.processes.length, "process", "processes")}` : found.processes[0];
-  return make("div", { class: "case", "data-outcome": "unexpected" },
+  return make("div", { class: "case", "data-outcome": found.during ? "undeclared" : "unexpected" },
     make("div", { class: "top" },
       make("span", { class: "what", text: `${found.kernel || found.function}${found.what === "tuning" ? " (tuning)" : ""}` }),
-      make("span", { class: "quiet small", text: [found.backend, `${seconds(found.seconds)} lost`, times, who, `first after ${seconds(found.first_s)}`].filter(Boolean).join(" \u00b7 ") })),
+      make("span", { class: "quiet small", text: [found.backend, seconds(found.seconds) + (found.during ? "" : " lost"), times, who, `first after ${seconds(found.first_s)}`].filter(Boolean).join(" \u00b7 ") })),
     make("p", { class: "mono", text: found.label }),
     make("p", { text: found.why }),
     found.differences.length ? make("ul", { class: "differences" }, found.differences.map((text) => make("li", { text }))) : "",

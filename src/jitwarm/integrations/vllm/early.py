@@ -1,0 +1,209 @@
+"""What one worker does before its warm-up, so that the warm-up has little left to do.
+
+    init_device                  a builder is started: it compiles into the store, in a process of its own
+    load_model                   meanwhile a thread here imports the plugins and lists their keys
+    determine_available_memory   what is built is loaded first, so that vLLM counts it; nothing is waited for
+    compile_or_warm_up_model     `warmup`: the rest
+
+All of it is a head start and no more: whatever fails here, the warm-up does.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any
+
+from jitwarm.contract.config import WarmupConfig
+from jitwarm.early import EarlyBuilder, Spec
+from jitwarm.environment import CACHE_VARIABLES
+from jitwarm.errors import text_of
+from jitwarm.events import EventLog
+from jitwarm.integrations.vllm.asked import asked_of, n_ranks_on_node, place_caches
+from jitwarm.store import Store
+
+if TYPE_CHECKING:
+    from jitwarm.engine.plan import Plan
+    from jitwarm.session import Session
+
+_ATTRIBUTE = "_jitwarm_early"
+_PROFILE = "vLLM's memory profile"
+_ENVELOPE = frozenset({"v", "t_ns", "mono_ns", "run", "pid"})
+
+
+def begin(worker: Any) -> None:
+    """Start the builder of a worker that has no device yet. Never raises.
+
+    Side effects: starts a process; sets the compilers' cache variables where they are unset.
+    """
+    if (earlier := of(worker)) is not None:
+        earlier.close()
+    with suppress(Exception):  # the warm-up says what is wrong with the settings, once
+        asked, _ = asked_of(worker.vllm_config)
+        settings = asked.settings
+        if not (settings.early and settings.isolate) or settings.max_keys is not None or settings.disable == ("*",):
+            return
+        if target := settings.target or _target_of(worker):
+            place_caches(asked)
+            config = WarmupConfig.from_vllm(worker.vllm_config, worker.rank, asked.config.extra, has_layers=False)
+            spec = Spec(config, settings, target, n_ranks_on_node(worker.vllm_config))
+            setattr(worker, _ATTRIBUTE, Early(spec, worker))
+
+
+def of(worker: Any) -> "Early | None":
+    """What `begin` began."""
+    return getattr(worker, _ATTRIBUTE, None)
+
+
+class Early:
+    """The head start of one worker.
+
+    Args:
+        spec: What can be built before there is a model.
+        worker: vLLM's worker.
+
+    Raises:
+        OSError: No process can be started.
+    """
+
+    def __init__(self, spec: Spec, worker: Any) -> None:
+        self._spec = spec
+        self._worker = worker
+        self._log = EventLog(spec.settings.run_id, worker.rank)
+        self._is_kept = False
+        self._prepared: tuple[Session, Plan] | None = None
+        self._thread: threading.Thread | None = None
+        self._builder = EarlyBuilder(spec)
+        self._log.emit("early_start", child=self._builder.pid, target=spec.target)
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """While the weights are loaded. If that fails, nothing of ours goes on."""
+        self._prepare()
+        self._log.emit("phase_start", phase="load model")
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+        self._log.emit("phase_end", phase="load model")
+        self._builder.loaded()
+
+    @contextmanager
+    def profiling(self) -> Iterator[None]:
+        """While vLLM measures how much memory the model needs: what is built is in it."""
+        try:
+            self._load()
+        except Exception as exc:  # noqa: BLE001 - a head start
+            self._log.emit("early_failed", error=text_of(exc))
+        self._log.emit("phase_start", phase="memory profile")
+        with self._accounting():
+            yield
+        self._log.emit("phase_end", phase="memory profile")
+
+    def will_build(self, fingerprint: str) -> bool:
+        """Whether a builder of this node has a key on its list."""
+        return self._builder.will_build(fingerprint)
+
+    def at_seam(self) -> None:
+        """The warm-up begins."""
+        self._builder.loaded()
+        self._builder.at_seam()
+        if self._thread:
+            self._thread.join()  # plugins are not asked from two threads
+        self._keep_log()
+
+    def close(self) -> None:
+        """End the builder and what it started. Again is harmless."""
+        self._builder.close()
+        if self._prepared:
+            self._prepared[0].finish()
+        self._log.close()
+        self._prepared = None
+
+    def _prepare(self) -> None:
+        """Let plugins be imported and keys be listed, while this thread waits for weights."""
+        with suppress(RuntimeError):
+            self._thread = threading.Thread(target=self._plan, name="jitwarm: early", daemon=True)
+            self._thread.start()
+
+    def _plan(self) -> None:
+        try:
+            with suppress(OSError, AttributeError):
+                os.sched_setaffinity(0, range(os.cpu_count() or 1))  # this thread's; the worker may be bound to a core
+            from jitwarm.contract.target import Target  # noqa: PLC0415 - a start waits for none of these imports
+            from jitwarm.session import Session  # noqa: PLC0415 - as above
+            from jitwarm.settings import Asked, read_learned  # noqa: PLC0415 - as above
+
+            settings = self._spec.settings
+            session = Session(
+                Asked(self._spec.config, settings, read_learned(settings)),
+                Target.parse(self._spec.target),
+                prepare_thread=device_chooser(self._worker),
+                listeners=[self._forward],
+                role="early",
+            )
+            self._log.emit("phase_start", phase="early plan")
+            self._prepared = session, session.plan()
+            self._log.emit("phase_end", phase="early plan")
+        except Exception as exc:  # noqa: BLE001 - a head start
+            self._log.emit("early_failed", error=text_of(exc))
+
+    def _load(self) -> None:
+        """Load what is built by now, if the keys are listed by now."""
+        if self._prepared is None:
+            return
+        session, plan = self._prepared
+        self._log.emit("phase_start", phase="early load")
+        start = time.monotonic()
+        found = session.load_ready(plan)
+        seconds = round(time.monotonic() - start, 4)
+        self._log.emit("phase_end", phase="early load")
+        self._log.emit("loaded_early", n=len(found), n_planned=plan.n_keys, seconds=seconds)
+        self._keep_log()
+
+    def _accounting(self) -> AbstractContextManager[None]:
+        """What compiles all the same, in vLLM's profile run, is told: it was not declared, or not built in time."""
+        if self._prepared is None:
+            return nullcontext()
+        session, plan = self._prepared
+        try:
+            return session.monitor(plan).accounting(_PROFILE)
+        except Exception as exc:  # noqa: BLE001 - an account, no more
+            self._log.emit("early_failed", error=text_of(exc))
+            return nullcontext()
+
+    def _forward(self, event: Mapping[str, Any]) -> None:
+        """What compiled before the seam is this log's; the session's own is not kept."""
+        if event["event"] == "undeclared_compile":
+            self._log.emit(**{name: value for name, value in event.items() if name not in _ENVELOPE})
+
+    def _keep_log(self) -> None:
+        """Write the events of before the warm-up; the store makes its directory, so that it is private."""
+        if not self._is_kept:
+            self._is_kept = True
+            with suppress(Exception):  # whoever warms up says what is wrong with the store
+                Store(self._spec.settings.root, CACHE_VARIABLES.values())
+                self._log.keep_in(self._spec.settings.root / "events")
+
+
+def device_chooser(worker: Any) -> Any:
+    """Threads do not share the current GPU: each begins with the first one, whatever the worker's is."""
+    device = getattr(worker, "device", None)
+
+    def choose() -> None:
+        if getattr(device, "type", "") == "cuda":
+            sys.modules["torch"].cuda.set_device(device)
+
+    return choose
+
+
+def _target_of(worker: Any) -> str:
+    """What vLLM's platform says of a GPU that nobody has touched yet; empty where it says nothing."""
+    platform = sys.modules["vllm.platforms"].current_platform
+    if not platform.is_cuda():
+        return ""
+    capability = platform.get_device_capability(getattr(worker, "local_rank", 0))
+    return "" if capability is None else f"cuda:{capability.major * 10 + capability.minor}"

@@ -1,0 +1,33 @@
+"""A vLLM CPU worker whose weights take as long to load as a test says: a stand-in for a disk that is slow, or fails."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+_DEADLINE_S = 240
+
+
+class LoadingCPUWorker(CPUWorker):
+    """`LOADING` says how: `until N` keys are in the store; `kill 1` kills the builder then, `fail 1` fails; `seconds S` waits."""
+
+    def load_model(self, *args, **kwargs):
+        super().load_model(*args, **kwargs)
+        word, _, number = os.environ["LOADING"].partition(" ")
+        if word == "seconds":
+            time.sleep(float(number))
+            return
+        wait_for_keys(int(number))
+        if word == "kill":
+            os.kill(self._jitwarm_early._builder.pid, signal.SIGKILL)
+        if word == "fail":
+            raise OSError("the weights end in the middle")
+
+
+def wait_for_keys(n):
+    deadline = time.monotonic() + _DEADLINE_S
+    manifests = Path(os.environ["JITWARM_CACHE_DIR"], "manifest")
+    while len(list(manifests.glob("*.json"))) < n and time.monotonic() < deadline:
+        time.sleep(0.1)
