@@ -50,6 +50,24 @@ def test_a_warmed_key_is_a_real_cubin_and_is_not_compiled_again(triton_on_sm90, 
     assert second.n_compiled == 0
 
 
+class OptionsOfTheKey(kernels.Scale):
+    """As where a file of tuned configurations says which options a launch has, and in which order."""
+
+    def launch_options(self, key):
+        return {"num_stages": 2, "num_warps": key.num_warps} if key.num_warps > 4 else {}
+
+
+def test_the_key_may_say_which_options_a_launch_has(triton_on_sm90):
+    kernel, key = OptionsOfTheKey(), kernels.Scale.CompileKey()
+    kernel.compile(key)
+    kernel.compile(replace(key, num_warps=8))
+    tensor = Tensor("fp32")
+    with triton_on_sm90.count_compiles() as launched:
+        launch(kernels.scale, tensor, tensor, 16, 2.0, BLOCK=64)
+        launch(kernels.scale, tensor, tensor, 16, 2.0, BLOCK=64, num_stages=2, num_warps=8)
+    assert launched.n_compiled == 0
+
+
 def test_a_disk_hit_is_no_compile_and_names_its_files(triton_on_sm90):
     kernel, key = kernels.Scale(), kernels.Scale.CompileKey()
     with triton_on_sm90.count_compiles() as first:
