@@ -392,6 +392,9 @@ def cases():
         "few sequences, drafts, no graphs": Paged(
             model(published.LLAMA31_8B, max_num_seqs=3, num_speculative_tokens=3, cudagraph_capture_sizes=())
         ),
+        "captured sizes move the split": Paged(
+            with_groups(AttentionGroup(16, 16, 128), cudagraph_capture_sizes=(16, 32))
+        ),
         "fp8 cache": Paged(model(published.LLAMA31_8B, kv_cache_dtype="fp8")),
         "sinks, cap, ALiBi, chunks, odd heads": Paged(
             with_groups(

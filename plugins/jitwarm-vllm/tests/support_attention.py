@@ -22,6 +22,7 @@ CASES = (
     "Qwen3-Next-80B-A3B, TP 8",
     "Llama-3.1-8B NVFP4",
     "few sequences, drafts, no graphs",
+    "captured sizes move the split",
     "fp8 cache",
     "sinks, cap, ALiBi, chunks, odd heads",
     "LoRA, Llama-3.1-8B",
