@@ -120,6 +120,9 @@ def test_a_summary_says_what_was_missed_with_the_line_to_add(jitwarm, store):
         "stride_kv: other -> multiple of 16",
         "-> stride_kv=Choices(IntClass.OTHER, IntClass.MULTIPLE_OF_16)",
         "at acme/ops.py:118 in forward",
+        "compiled during the execution run, declared by nobody: 1",
+        "compile acme.sampling:_top_k [BLOCK=256]",
+        "-> declare a kernel for acme.sampling:_top_k",
         "never used: 13 warm keys",
         "not all warm: 59 of 60 keys",
     ):
@@ -191,6 +194,8 @@ def test_two_starts_are_compared(jitwarm, store):
         (("--max-cold", "4"), 0, "within the limits"),
         (("--max-cold", "3"), 1, "--max-cold: 4 cold, at most 3 are allowed"),
         (("--max-never-used", "12"), 1, "--max-never-used: 13 warm keys were never used"),
+        (("--max-undeclared", "1"), 0, "within the limits"),
+        (("--max-undeclared", "0"), 1, "--max-undeclared: 1 compiles are declared by nobody, at most 0 are allowed"),
         (("--max-seconds", "1"), 1, "--max-seconds:"),
         (
             ("--max-seconds", "1000", "--budget", "60", "--max-cold", "4", "--max-never-used", "13"),
@@ -236,6 +241,8 @@ def test_what_nobody_knows_passes_no_limit(bake, jitwarm):
     bake()
     done = jitwarm("check", "--max-never-used", "5", "store")
     assert (done.returncode, "whether keys were used is not known" in said(done)) == (1, True)
+    done = jitwarm("check", "--max-undeclared", "5", "store")
+    assert (done.returncode, "what was compiled before serving is not known" in said(done)) == (1, True)
 
 
 def test_a_plan_without_a_key_passes_no_gate(cli, jitwarm, tmp_path):

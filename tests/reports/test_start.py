@@ -172,7 +172,25 @@ def test_the_same_miss_on_several_ranks_is_one_with_its_seconds_summed(logs):
     assert of_kernels(start)[0].missed == 2
 
 
-def miss(log, at_s, **fields):
+def test_what_compiled_before_serving_is_apart_and_counts_as_no_miss(logs):
+    """The rank whose execution run came off worst speaks for all."""
+    for rank, ended in enumerate(({"status": "done", "n": 4}, {"status": "failed", "error": "RuntimeError: no"})):
+        log = logs.log(10 + rank, rank)
+        for during in ("vLLM's warm-up", "the execution run"):
+            miss(log, 2, "undeclared_compile", kernel="p:k", label="n=1", seconds=2.0, during=during)
+        log.emit(3, "execution_run", by="jitwarm", **ended)
+    start = logs.read()
+    assert [(found.during, found.n) for found in start.undeclared] == [("vLLM's warm-up", 2), ("the execution run", 2)]
+    assert (start.unexpected, start.seconds_lost) == ([], 0)
+    assert (start.execution.status, start.execution.why) == ("failed", "RuntimeError: no")
+
+
+def test_where_no_account_was_kept_nobody_knows(logs):
+    logs.log(10, 0)
+    assert logs.read().execution is None
+
+
+def miss(log, at_s, event="unexpected_compile", **fields):
     texts = ("kernel", "plugin", "key", "digest", "label", "nearest", "why", "line", "site")
     usual = dict.fromkeys(texts, "") | {
         "backend": "triton",
@@ -181,7 +199,7 @@ def miss(log, at_s, **fields):
         "differences": [],
         "seconds": 1.0,
     }
-    log.emit(at_s, "unexpected_compile", **{**usual, **fields})
+    log.emit(at_s, event, **{**usual, **fields})
 
 
 def test_coverage_counts_what_was_used_missed_and_never_asked_for(logs):
