@@ -6,7 +6,7 @@ import difflib
 import os
 import platform
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ class Session:
         rank: Written into each event.
         n_ranks: Processes on this node that warm up at the same time, and share its processors.
         role: What this process is beside those that serve; empty for a command, and for those.
-        is_late: A server has measured its memory already: what is loaded from now on is counted, and may be limited.
+        loaded_before: Fingerprints of what was loaded before a server measured its memory: everything else is counted, and may
+            be limited. None where nobody measures.
         left_to_others: Tells of a key's fingerprint whether another process will build it, so that it is waited for.
         executor: Builds the keys on other hosts; None builds them in compile processes here. It stays open. Then, too, the
             compilers' caches are moved under the root: what hosts send is put there.
@@ -75,7 +76,7 @@ class Session:
         rank: int | None = None,
         n_ranks: int = 1,
         role: str = "",
-        is_late: bool = False,
+        loaded_before: Collection[str] | None = None,
         left_to_others: Callable[[str], bool] | None = None,
         executor: Executor | None = None,
     ) -> None:
@@ -113,8 +114,9 @@ class Session:
             self._building.left_to_others = lambda job: left_to_others(job.fingerprint)
         self._role = role
         self._policy = self._building.policy
-        self._late = LateModules(self.root, asked.settings.max_late_module_bytes) if is_late else None
-        if self._late:
+        self._late: LateModules | None = None
+        if loaded_before is not None:
+            self._late = LateModules(self.root, asked.settings.max_late_module_bytes, loaded_before)
             self._policy.before_load = self._late.take
         self.registry.add_builtin_policy(self._policy)
         self._listing = Listing(self.asked, self.target, self.registry, self._policy, self._deadline)
@@ -231,19 +233,20 @@ class Session:
         prefetch = self._building.prefetch(lacking, lambda _, key: missing[key.digest])
         return prefetch, [job.fingerprint for job in missing.values()]
 
-    def load_ready(self, plan: Plan) -> list[tuple[Item, Outcome]]:
-        """Load what the store holds of `plan` into this process, and build nothing. Returns what is warm, and how it became so.
+    def load_ready(self, plan: Plan) -> set[str]:
+        """Load what the store holds of `plan` into this process, and build nothing. Returns the fingerprints of what was loaded.
 
         Raises:
             StoreError: The store cannot be used.
         """
         self._open_store(keeps_log=False)
         self._building.build_nothing()
-        found = []
+        loaded: set[str] = set()
+        self._policy.before_load = lambda entry: loaded.add(entry.fingerprint)
         for kernel, key in plan.keys:
             with contextlib.suppress(Exception):  # told when its turn comes
-                found.append(((kernel, key), self._compile(kernel, key)))
-        return found
+                self._compile(kernel, key)
+        return loaded
 
     def tune(self) -> None:
         """Apply tuned artifacts, and tune what is not kept; once, together with the ranks that `meet` finds.

@@ -1,5 +1,6 @@
 """GPU code that is loaded after a server has measured its memory: nobody counted it, so it may be kept within a limit."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from jitwarm.errors import Skipped
@@ -15,17 +16,19 @@ class LateModules:
     Args:
         root: The store's directory.
         limit_bytes: Of all together; None means no limit.
+        counted: Fingerprints of entries that were loaded before.
 
     Attributes:
         n: Entries so far.
         n_bytes: Their files with GPU code. A driver takes more: it rounds, and keeps tables.
     """
 
-    def __init__(self, root: Path, limit_bytes: int | None) -> None:
+    def __init__(self, root: Path, limit_bytes: int | None, counted: Collection[str] = ()) -> None:
         self.n = 0
         self.n_bytes = 0
         self._root = root
         self._limit_bytes = limit_bytes
+        self._counted = counted
 
     def take(self, entry: Entry) -> None:
         """Count an entry that is about to be loaded.
@@ -33,6 +36,8 @@ class LateModules:
         Raises:
             Skipped: It would exceed the limit. The next, smaller one may not.
         """
+        if entry.fingerprint in self._counted:
+            return
         n_bytes = sum(self._size(name) for name in entry.files if Path(name).suffix in _WITH_CODE)
         if self._limit_bytes is not None and self.n_bytes + n_bytes > self._limit_bytes:
             raise Skipped(

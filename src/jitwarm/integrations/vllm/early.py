@@ -64,6 +64,9 @@ class Early:
         spec: What can be built before there is a model.
         worker: vLLM's worker.
 
+    Attributes:
+        loaded: Fingerprints of what was loaded before vLLM measured its memory.
+
     Raises:
         OSError: No process can be started.
     """
@@ -73,6 +76,7 @@ class Early:
         self._worker = worker
         self._log = EventLog(spec.settings.run_id, worker.rank)
         self._is_kept = False
+        self.loaded: set[str] = set()
         self._prepared: tuple[Session, Plan] | None = None
         self._thread: threading.Thread | None = None
         self._builder = EarlyBuilder(spec)
@@ -158,10 +162,10 @@ class Early:
         session, plan = self._prepared
         self._log.emit("phase_start", phase="early load")
         start = time.monotonic()
-        found = session.load_ready(plan)
+        self.loaded = session.load_ready(plan)
         seconds = round(time.monotonic() - start, 4)
         self._log.emit("phase_end", phase="early load")
-        self._log.emit("loaded_early", n=len(found), n_planned=plan.n_keys, seconds=seconds)
+        self._log.emit("loaded_early", n=len(self.loaded), n_planned=plan.n_keys, seconds=seconds)
         self._keep_log()
 
     def _accounting(self) -> AbstractContextManager[None]:

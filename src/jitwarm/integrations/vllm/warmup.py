@@ -167,7 +167,7 @@ def _warm(worker: Any, asked: Asked, meeting: Meeting) -> tuple[Session, Monitor
         prepare_thread=early.device_chooser(worker),
         rank=worker.rank,
         n_ranks=n_ranks_on_node(worker.vllm_config),
-        is_late=True,
+        loaded_before=begun.loaded if begun else (),
         left_to_others=begun.will_build if begun else None,
     )
     session.meet = meeting
