@@ -1,5 +1,6 @@
 """The early builder, as real processes over real compile processes: what it builds, for whom, and how it ends."""
 
+import functools
 import json
 import os
 import signal
@@ -36,11 +37,10 @@ def begin(tmp_path):
     """Start a builder for these keys, as a worker does; several share a node."""
     begun = []
 
-    def begin(*does, **config):
+    def begin(*does, start="", **config):
         settings = Settings(cache_dir=str(tmp_path / "store"), plugins=("faulty",), run_id=RUN, workers=2)
-        spec = Spec(
-            WarmupConfig(extra={"faulty": {"does": list(does)}}, has_layers=False, **config), settings, "cuda:90"
-        )
+        known = WarmupConfig(extra={"faulty": {"does": list(does)}}, has_layers=False, **config)
+        spec = Spec(known, settings, "cuda:90", start=start)
         begun.append(EarlyBuilder(spec))
         return begun[-1]
 
@@ -104,6 +104,18 @@ def test_another_configuration_has_a_turn_of_its_own(begin, compiled):
     stages = [begin("builds 1", pp_rank=0, pp_size=2), begin("builds 2", pp_rank=1, pp_size=2)]
     wait_until(lambda: all(is_over(builder) for builder in stages), "both have had their turn", 120)
     assert compiled() == ["builds 1", "builds 2"]
+
+
+@pytest.mark.parametrize(("start", "n_compiled"), [("one", 1), ("another", 2)])
+def test_what_another_start_has_done_is_looked_at_again(begin, compiled, tmp_path, start, n_compiled):
+    """Two starts may have one name; between them anything may have been removed, or installed."""
+    wait_until(functools.partial(is_over, begin("builds 1", start="one")), "everything is built", 90)
+    for manifest in (tmp_path / "store" / "manifest").iterdir():
+        manifest.unlink()
+    for artifact in tmp_path.glob("notes.*"):
+        artifact.unlink()
+    wait_until(functools.partial(is_over, begin("builds 1", start=start)), "the next has had its turn", 90)
+    assert compiled() == ["builds 1"] * n_compiled
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

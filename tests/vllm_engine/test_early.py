@@ -87,8 +87,9 @@ def test_a_builder_that_is_killed_costs_nothing_but_time(start_engine):
     assert start.is_warm
 
 
-def test_when_the_weights_cannot_be_loaded_nothing_of_ours_goes_on(start_engine, tmp_path, monkeypatch):
-    started = start_engine(llm=LOADING, JITWARM_EARLY=None, LOADING="fail 1")
+@pytest.mark.parametrize("loading", ["fail 1", "orphan 1"])
+def test_when_the_weights_cannot_be_loaded_nothing_of_ours_goes_on(start_engine, monkeypatch, loading):
+    started = start_engine(llm=LOADING, JITWARM_EARLY=None, LOADING=loading)
     assert "error" in started.answer
     monkeypatch.setenv("JITWARM_CACHE_DIR", str(started.store))
     wait_until(lambda: not marked("JITWARM_CACHE_DIR"), "builder, mothers and workers are gone")

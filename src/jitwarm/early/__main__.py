@@ -42,7 +42,8 @@ class _Builder:
         self._worker = worker
         self._parent = os.getppid()
         self._prefetch: Prefetch[Item] | None = None
-        self._n_workers = max(1, usable_cpus() // 2)
+        self._most_workers = spec.settings.workers or usable_cpus()
+        self._n_workers = max(1, self._most_workers // 2)
         self._lock = threading.Lock()
 
     def listen(self) -> None:
@@ -66,9 +67,9 @@ class _Builder:
         Store(settings.root, CACHE_VARIABLES.values())  # makes the directory, and makes it private
         node = Node(settings.root)
         with node.turn():
-            if self._spec.configuration not in node.done(settings.run_id):
+            if self._spec.configuration not in node.done(self._spec.start):
                 self._build(node)
-                node.finish(settings.run_id, self._spec.configuration)
+                node.finish(self._spec.start, self._spec.configuration)
 
     def _build(self, node: Node) -> None:
         from jitwarm.contract.target import Target  # noqa: PLC0415 - as above
@@ -80,7 +81,7 @@ class _Builder:
         session = Session(asked, Target.parse(self._spec.target), n_ranks=self._spec.n_ranks, role="early")
         try:
             prefetch, fingerprints = session.prefetch(session.plan(will_run=True))
-            node.announce(settings.run_id, fingerprints)
+            node.announce(self._spec.start, fingerprints)
             with self._lock:
                 self._prefetch = prefetch
             for _ in prefetch.ready(self._n_workers):
@@ -90,7 +91,7 @@ class _Builder:
             session.finish()
 
     def _widen(self) -> None:
-        self._n_workers = usable_cpus()
+        self._n_workers = self._most_workers
         if self._prefetch is not None:
             self._prefetch.widen(self._n_workers)
 

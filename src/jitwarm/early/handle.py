@@ -28,12 +28,14 @@ class Spec:
         settings: Of the worker; budgets do not bind what nobody waits for.
         target: e.g. `cuda:90`.
         n_ranks: Processes on this node that load at the same time.
+        start: Names this start of the server: what another one has built may have been of other kernels.
     """
 
     config: WarmupConfig
     settings: Settings
     target: str
     n_ranks: int = 1
+    start: str = ""
 
     @property
     def configuration(self) -> str:
@@ -53,9 +55,8 @@ class Spec:
             SettingsError: It is of another version.
         """
         known: dict[str, Any] = json.loads(line)
-        return cls(
-            read_config(known["config"]), read_settings(known["settings"]), str(known["target"]), int(known["n_ranks"])
-        )
+        config, settings = read_config(known["config"]), read_settings(known["settings"])
+        return cls(config, settings, str(known["target"]), int(known["n_ranks"]), str(known["start"]))
 
 
 class EarlyBuilder:

@@ -47,26 +47,26 @@ class Node:
         finally:
             os.close(fd)
 
-    def done(self, run: str) -> list[str]:
+    def done(self, start: str) -> list[str]:
         """The configurations for which all is built that can be, in one start."""
         state = self._load()
-        return [str(name) for name in state.get("done", ())] if state.get("run") == run else []
+        return [str(name) for name in state.get("done", ())] if state.get("start") == start else []
 
-    def announce(self, run: str, fingerprints: Iterable[str]) -> None:
+    def announce(self, start: str, fingerprints: Iterable[str]) -> None:
         """Tell which keys will be built in this turn.
 
         Raises:
             StoreError: The disk is full, or read-only.
         """
-        write_json(self._state, {"run": run, "planned": sorted(fingerprints), "done": self.done(run)})
+        write_json(self._state, {"start": start, "planned": sorted(fingerprints), "done": self.done(start)})
 
-    def finish(self, run: str, configuration: str) -> None:
+    def finish(self, start: str, configuration: str) -> None:
         """Tell that this turn is over.
 
         Raises:
             StoreError: The disk is full, or read-only.
         """
-        write_json(self._state, {"run": run, "planned": [], "done": [*self.done(run), configuration]})
+        write_json(self._state, {"start": start, "planned": [], "done": [*self.done(start), configuration]})
 
     def will_build(self, fingerprint: str) -> bool:
         """Whether the builder whose turn it is has this key on its list, lives, and comes forward.

@@ -48,7 +48,8 @@ def begin(worker: Any) -> None:
         if target := settings.target or _target_of(worker):
             place_caches(asked)
             config = WarmupConfig.from_vllm(worker.vllm_config, worker.rank, asked.config.extra, has_layers=False)
-            spec = Spec(config, settings, target, n_ranks_on_node(worker.vllm_config))
+            start = str(getattr(worker.vllm_config, "instance_id", "")) or settings.run_id
+            spec = Spec(config, settings, target, n_ranks_on_node(worker.vllm_config), start)
             setattr(worker, _ATTRIBUTE, Early(spec, worker))
 
 
