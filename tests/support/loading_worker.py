@@ -11,8 +11,8 @@ _DEADLINE_S = 240
 
 
 class LoadingCPUWorker(CPUWorker):
-    """`LOADING` says how: `until N` keys are in the store; `kill 1` kills the builder then, `fail 1` fails, `orphan 1` kills the
-    engine that started this worker; `seconds S` waits.
+    """`LOADING` says how: `until N` keys are in the store; `kill 1` kills the builder then, `fail 1` fails, `die 1` is
+    killed; `seconds S` waits.
     """
 
     def load_model(self, *args, **kwargs):
@@ -24,9 +24,8 @@ class LoadingCPUWorker(CPUWorker):
         wait_for_keys(int(number))
         if word == "kill":
             os.kill(self._jitwarm_early._builder.pid, signal.SIGKILL)
-        if word == "orphan":
-            os.kill(os.getppid(), signal.SIGKILL)
-            time.sleep(_DEADLINE_S)
+        if word == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
         if word == "fail":
             raise OSError("the weights end in the middle")
 

@@ -87,7 +87,7 @@ def test_a_builder_that_is_killed_costs_nothing_but_time(start_engine):
     assert start.is_warm
 
 
-@pytest.mark.parametrize("loading", ["fail 1", "orphan 1"])
+@pytest.mark.parametrize("loading", ["fail 1", "die 1"])
 def test_when_the_weights_cannot_be_loaded_nothing_of_ours_goes_on(start_engine, monkeypatch, loading):
     started = start_engine(llm=LOADING, JITWARM_EARLY=None, LOADING=loading)
     assert "error" in started.answer
