@@ -58,6 +58,19 @@ def of(worker: Any) -> "Early | None":
     return getattr(worker, _ATTRIBUTE, None)
 
 
+@contextmanager
+def ending(worker: Any) -> Iterator["Early | None"]:
+    """Entered when the warm-up begins, left when it is over; what `begin` began is of no more use then."""
+    begun = of(worker)
+    try:
+        if begun:
+            begun.at_seam()
+        yield begun
+    finally:
+        if begun:
+            begun.close()
+
+
 class Early:
     """The head start of one worker.
 

@@ -159,29 +159,25 @@ def _warm(worker: Any, asked: Asked, meeting: Meeting) -> tuple[Session, Monitor
     config = WarmupConfig.from_vllm(worker.vllm_config, worker.rank, asked.config.extra)
     forget_default_caches()
     reporter = Reporter(worker, is_verbose=settings.verbose)
-    if begun := early.of(worker):
-        begun.at_seam()
-    session = Session(
-        dataclasses.replace(asked, config=config),
-        listeners=[reporter, *observers(settings, worker.rank, n_ranks_on_node(worker.vllm_config), complain)],
-        prepare_thread=early.device_chooser(worker),
-        rank=worker.rank,
-        n_ranks=n_ranks_on_node(worker.vllm_config),
-        loaded_before=begun.loaded if begun else (),
-        left_to_others=begun.will_build if begun else None,
-    )
-    session.meet = meeting
-    try:
-        plan = _run(worker, session)
-        reporter.close(session)
-        if settings.policy == "strict":
-            _refuse_cold(session.report)
-    except BaseException:
-        session.finish()
-        raise
-    finally:
-        if begun:
-            begun.close()
+    with early.ending(worker) as begun:
+        session = Session(
+            dataclasses.replace(asked, config=config),
+            listeners=[reporter, *observers(settings, worker.rank, n_ranks_on_node(worker.vllm_config), complain)],
+            prepare_thread=early.device_chooser(worker),
+            rank=worker.rank,
+            n_ranks=n_ranks_on_node(worker.vllm_config),
+            loaded_before=begun.loaded if begun else (),
+            left_to_others=begun.will_build if begun else None,
+        )
+        session.meet = meeting
+        try:
+            plan = _run(worker, session)
+            reporter.close(session)
+            if settings.policy == "strict":
+                _refuse_cold(session.report)
+        except BaseException:
+            session.finish()
+            raise
     return session, session.monitor(plan)
 
 
