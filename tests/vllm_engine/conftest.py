@@ -71,8 +71,13 @@ def start_engine(tmp_path, site):
     model = tmp_path / "model"
     model.mkdir()
 
-    def start(calls=(), llm=(), store="store", architecture=(), fork=False, **variables):
-        (model / "config.json").write_text(json.dumps({**MODEL, **dict(architecture)}))
+    def start(calls=(), llm=(), store="store", architecture=(), fork=False, weights=False, **variables):
+        config = {**MODEL, **dict(architecture)}
+        (model / "config.json").write_text(json.dumps(config))
+        if weights and not (model / "model.safetensors").exists():
+            from weights import write
+
+            write(model / "model.safetensors", config)
         spec, answer = tmp_path / "spec.json", tmp_path / "answer.json"
         arguments = {
             "model": str(model), "load_format": "dummy", "skip_tokenizer_init": True, "dtype": "float32",

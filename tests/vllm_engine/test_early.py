@@ -60,6 +60,31 @@ def test_what_the_configuration_decides_is_compiled_while_the_weights_load(start
     assert not start.incidents or {incident.event for incident in start.incidents} == {"local"}
 
 
+LARGE = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 10,
+}
+
+
+def test_weights_that_are_there_are_loaded_while_it_builds(start_engine, tmp_path):
+    """A few hundred megabytes from a file, in the engine's own process, twice: the second start compiles nothing."""
+    for start in (1, 2):
+        started = start_engine(
+            llm={"load_format": "safetensors"}, architecture=LARGE, weights=True,
+            JITWARM_EARLY=None, VLLM_ENABLE_V1_MULTIPROCESSING="0", JITWARM_RUN_ID=f"start-{start}",
+        )  # fmt: skip
+        assert len(started.answer["tokens"]) == 3
+        assert set(started.outcomes()) == OF_CONFIGURATION | OF_MODEL
+    assert set(compiles(started).values()) == {1}
+    [second] = read_starts(["start-2"], started.store)
+    assert second.is_warm
+    assert second.n_compiles == 0
+    assert (tmp_path / "model" / "model.safetensors").stat().st_size > 200e6
+
+
 @pytest.mark.parametrize("fork", [False, True])
 def test_of_two_ranks_one_builds_and_both_are_warm(start_engine, fork):
     """The weights are there at once: the warm-up begins in the middle, and nothing is compiled twice."""
