@@ -61,7 +61,7 @@ def test_plugins_are_admitted_by_glob(commands, neighbours):
     done = commands.run("plugins", "--json", check=0, sites=[neighbours], JITWARM_PLUGINS="exa*")
     document = json.loads(done.stdout)
     assert not document["refused"]
-    assert set(document["left_out"]) == set(BROKEN)
+    assert set(document["left_out"]) == {*BROKEN, "vllm_kernels"}  # all that is installed but the example
 
 
 def test_kernels_are_disabled_by_glob_and_say_so(commands, tmp_path):
