@@ -26,6 +26,9 @@ FIELDS = {
 WORKERS = ("gpu_worker.Worker", "cpu_worker.CPUWorker", "xpu_worker.XPUWorker")
 
 
+METHODS = ("load_model", "determine_available_memory", "compile_or_warm_up_model")
+
+
 def main():
     files, imports = sys.argv[1:]
     sys.path.insert(0, files)
@@ -40,8 +43,8 @@ def main():
     for place in WORKERS:
         module, name = place.split(".")
         worker = getattr(importlib.import_module(f"vllm.v1.worker.{module}"), name)
-        seam._wrap_worker(types.SimpleNamespace(worker=object.__new__(worker)))
-        wrapped[name] = getattr(worker.compile_or_warm_up_model, "_jitwarm_wrapped", False)
+        seam._around_init_device(types.SimpleNamespace(worker=object.__new__(worker)), lambda: None)
+        wrapped[name] = all(getattr(getattr(worker, method), "_jitwarm_wrapped", False) for method in METHODS)
     import vllm.config
 
     missing = [
