@@ -236,7 +236,7 @@ def cases():
         "live Qwen3-Next-80B-A3B": Gdn(next_80b, is_live=True),
         "live Qwen3.5, eager": Gdn(dense, is_live=True, **eager),
         "live, few captured sizes, wide table": Gdn(
-            next_80b, is_live=True, cudagraph_capture_sizes=(1, 2, 4, 8), table_width=3
+            next_80b, is_live=True, cudagraph_capture_sizes=(1, 2, 4, 8, 16), table_width=3
         ),
         "without block_size": Gdn(next_80b, block_size=0),
         "a block_size below the state's": Gdn(next_80b, block_size=16),
