@@ -1,23 +1,23 @@
 """Run in a process of its own: vLLM's host functions, driven on meta tensors to the launch, against the declared keys.
 
-    CUDA_VISIBLE_DEVICES="" python attention_program.py TARGET SEED [WHEEL_DIRECTORY IMPORTS_DIRECTORY]
+    CUDA_VISIBLE_DEVICES="" python attention_program.py CASES TARGET SEED [WHEEL_DIRECTORY IMPORTS_DIRECTORY]
 
-With directories, over the Python files of a GPU wheel, else over the vLLM that is installed. Triton's `jit_cache_hook` answers
-every launch before it compiles, with the key that Triton would file it under. Prints one JSON document: case -> what was
-declared for each kernel, what was asked for, and how many launches there were.
+CASES is a module beside this file, whose `cases()` gives them by name. With directories, over the Python files of a GPU
+wheel, else over the vLLM that is installed. Triton's `jit_cache_hook` answers every launch before it compiles, with the key
+that Triton would file it under. Prints one JSON document: case -> what was declared for each kernel, what was asked for, and
+how many launches there were.
 """
 
+import importlib
 import json
 import random
 import sys
 import time
 import traceback
 
-if len(sys.argv) > 3:
-    sys.path.insert(0, sys.argv[3])
-    sys.path.append(sys.argv[4])
-
-import attention_cases
+if len(sys.argv) > 4:
+    sys.path.insert(0, sys.argv[4])
+    sys.path.append(sys.argv[5])
 
 from jitwarm import Target
 from jitwarm.backends._triton.adapter import TritonBackend
@@ -76,10 +76,9 @@ def compared(case, target, seed):
 
 
 def main():
-    target, seed = Target.parse(sys.argv[1]), int(sys.argv[2])
-    cases = (
-        attention_cases.cases()
-    )  # all of vLLM is imported here: with the stand-in driver installed some of it would fail
+    target, seed = Target.parse(sys.argv[2]), int(sys.argv[3])
+    # All of vLLM is imported here: with the stand-in driver installed some of it would fail.
+    cases = importlib.import_module(sys.argv[1]).cases()
     document = {}
     for name, case in cases.items():
         try:

@@ -52,6 +52,19 @@ QWEN3_NEXT = {
     "head_dim": 256, "num_hidden_layers": 48, "full_attention_interval": 4, "num_experts": 512, "num_experts_per_tok": 10,
     "decoder_sparse_step": 1, "mlp_only_layers": [], "max_position_embeddings": 262144,
 }  # fmt: skip
+QWEN3_NEXT_80B = {  # with the linear layers, as published
+    **QWEN3_NEXT, "hidden_act": "silu", "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32, "linear_value_head_dim": 128,
+}  # fmt: skip
+QWEN35_DENSE = {  # the family's other layout, with a recurrent state in fp32
+    "architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5", "torch_dtype": "bfloat16",
+    "text_config": {
+        "model_type": "qwen3_5_text", "hidden_size": 4096, "intermediate_size": 12288, "num_attention_heads": 16,
+        "num_key_value_heads": 4, "head_dim": 256, "num_hidden_layers": 32, "full_attention_interval": 4, "hidden_act": "silu",
+        "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
+        "linear_value_head_dim": 128, "mamba_ssm_dtype": "float32", "max_position_embeddings": 262144,
+    },
+}  # fmt: skip
 LLAMA31_8B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16", "hidden_size": 4096,
     "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 32,

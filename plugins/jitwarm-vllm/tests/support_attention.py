@@ -52,9 +52,9 @@ def wheel_files():
 
 
 @cache
-def document(target, *wheel):
+def document(target, *wheel, cases="attention_cases"):
     """Case -> comparison, over a wheel's files or the installed vLLM."""
-    done = _run([PROGRAM, target, str(SEED), *wheel], [PACKAGE / "src"])
+    done = _run([PROGRAM, cases, target, str(SEED), *wheel], [PACKAGE / "src"])
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -36,7 +36,8 @@ class Settings:
         moe_route: `layer` for vLLM's own MoE layers, `functional` for callers of its function `fused_experts`.
         attention_backend: vLLM's `--attention-backend`; attention kernels have keys for `TRITON_ATTN`.
         mm_encoder_attn_backend: vLLM's `--mm-encoder-attn-backend`, likewise.
-        block_size: vLLM's `--block-size`, tokens in a page of the KV cache; 0 for the groups' own.
+        block_size: vLLM's `--block-size`, tokens in a page of the KV cache; 0 for the groups' own. For a hybrid model the one
+            that vLLM's log says, which decides the layout of the states as well.
         use_v2_model_runner: Whether vLLM runs its model runner V2, whose sampler is Triton's.
         max_lora_rank: vLLM's `--max-lora-rank` where LoRA is enabled, else 0. Its projections are those of `model`.
     """

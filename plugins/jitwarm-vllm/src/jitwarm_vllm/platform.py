@@ -85,4 +85,8 @@ def _class_for(base: type, target: Target, device_name: str) -> type:
         def supports_fp8(cls) -> bool:
             return capability >= DeviceCapability(8, 9)
 
+        @classmethod
+        def is_arch_support_pdl(cls) -> bool:
+            return capability >= DeviceCapability(9, 0)
+
     return TargetPlatform
