@@ -22,6 +22,7 @@ from jitwarm import learn_command, probe, report_commands, tables
 from jitwarm import repro as reproduction
 from jitwarm.contract.backend import Finding
 from jitwarm.contract.target import Target
+from jitwarm.deadlines import shut_down
 from jitwarm.engine.processes import BLIND
 from jitwarm.engine.report import Report
 from jitwarm.errors import JitwarmError, StoreError, TargetError, ToolchainError, UsageError
@@ -237,6 +238,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     if sys.platform != "linux":
         _fail(UsageError(f"jitwarm runs on Linux, not on {sys.platform}"), USAGE)
     signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # compilers' advice to their own users, in the middle of our report
     try:
@@ -253,8 +256,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def _end(number: int, _: object) -> NoReturn:
-    """Asked to end: clean up on the way out, as after Ctrl-C."""
-    sys.exit(128 + number)
+    """Asked to end: clean up on the way out."""
+    shut_down(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
 
 
 def _bake_each(targets: list[str], options: list[str], *, as_json: bool) -> int:

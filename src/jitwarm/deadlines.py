@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from jitwarm.errors import PluginTimeoutError
 
@@ -75,6 +75,29 @@ class Deadline:
         if not succeeded:
             raise value
         return value  # type: ignore[no-any-return]  # what `function` returned
+
+
+_SHUTDOWN: list[BaseException] = []
+
+
+def shut_down(exc: BaseException) -> NoReturn:
+    """Raise what ends this process, from a signal handler; remembered, because a compiler in the middle may swallow it.
+
+    Raises:
+        BaseException: `exc`.
+    """
+    _SHUTDOWN.append(exc)
+    raise exc
+
+
+def raise_if_shutting_down() -> None:
+    """Raise again what `shut_down` has raised, should somebody have swallowed it.
+
+    Raises:
+        BaseException: As said.
+    """
+    if _SHUTDOWN:
+        raise _SHUTDOWN[-1]
 
 
 def is_shutdown(exc: BaseException) -> bool:

@@ -1,9 +1,11 @@
 """The runner: every key in order, each with a beginning, an end and a reason; one failure is one row."""
 
+import contextlib
+
 import pytest
 from kits import Key
 
-from jitwarm import Outcome, Skipped, Target, Unresolved
+from jitwarm import Outcome, Skipped, Target, Unresolved, deadlines
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey
 from jitwarm.engine.runner import announce, run
 
@@ -113,3 +115,19 @@ def test_an_interrupt_is_not_a_row(events, emit):
     with pytest.raises(KeyboardInterrupt):
         run(PLAN.keys, interrupted, emit)
     assert ends(events) == {}
+
+
+def test_an_end_that_a_compiler_swallows_ends_the_run_all_the_same(monkeypatch):
+    """Ctrl-C in the middle of a call from C++ into Python comes out as an error of the compiler's, or not at all."""
+    monkeypatch.setattr(deadlines, "_SHUTDOWN", [])
+    tried = []
+
+    def compile_key(_, key):
+        tried.append(key)
+        with contextlib.suppress(SystemExit):
+            deadlines.shut_down(SystemExit(143))
+        return Outcome.COMPILED
+
+    with pytest.raises(SystemExit, match="143"):
+        run(PLAN.keys, compile_key, lambda *_, **__: None)
+    assert len(tried) == 1

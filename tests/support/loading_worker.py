@@ -22,6 +22,8 @@ class LoadingCPUWorker(CPUWorker):
             time.sleep(float(number))
             return
         wait_for_keys(int(number))
+        if word == "until":
+            self._jitwarm_early._thread.join(_DEADLINE_S)  # the keys are listed by then
         if word == "kill":
             os.kill(self._jitwarm_early._builder.pid, signal.SIGKILL)
         if word == "die":

@@ -12,6 +12,7 @@ from jitwarm.contract.config import WarmupConfig
 from jitwarm.contract.kernel import Kernel, Outcome, RegisteredKernel
 from jitwarm.contract.keys import encode_key
 from jitwarm.contract.target import Target
+from jitwarm.deadlines import raise_if_shutting_down
 from jitwarm.engine.elsewhere import Build, Built, Elsewhere, Isolation
 from jitwarm.engine.jobs import Origin
 from jitwarm.engine.source import source_digest
@@ -228,6 +229,7 @@ class BuiltinPolicy:
         except CompileError as exc:
             if known is None:
                 raise
+            raise_if_shutting_down()  # then it says nothing of the entry
             # It was built before: what is there cannot be read, whatever the checksums say. A miss, then.
             self._drop(known, job.involved, [exc.message])
             known = None

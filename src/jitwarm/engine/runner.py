@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from jitwarm.contract.kernel import Outcome
-from jitwarm.deadlines import is_shutdown
+from jitwarm.deadlines import is_shutdown, raise_if_shutting_down
 from jitwarm.engine.plan import Plan, PlannedKernel, PlannedKey, describe_error, outcome_of
 
 Emit = Callable[..., None]
@@ -55,8 +55,10 @@ def _attempt(compile_key: Callable[..., Any], kernel: PlannedKernel, key: Planne
     except (Exception, SystemExit) as exc:
         if is_shutdown(exc):
             raise
+        raise_if_shutting_down()
         # One key's failure is one row.
         return outcome_of(exc), describe_error(exc)
+    raise_if_shutting_down()
     if not isinstance(outcome, Outcome):
         return Outcome.FAILED, f"jitwarm_compile answered {outcome!r}, which is no jitwarm.Outcome"
     return outcome, None
