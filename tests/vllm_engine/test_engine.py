@@ -76,7 +76,7 @@ def test_the_configuration_is_the_engines(start_engine):
         "attention": [{"n_heads": 4, "n_kv_heads": 2, "head_size": 64, "sliding_window": None, "logits_soft_cap": 0.0,
                        "backend": "CPU_ATTN", "kind": "decoder", "kv_cache_dtype": "auto", "block_size": page,
                        "sinks_dtype": "", "has_alibi": False, "shares_kv": False, "chunk_lookback": -1}],
-        "moe": [], "extra": {},
+        "moe": [], "has_layers": True, "extra": {},
     }  # fmt: skip
     [registered] = started.all("registered")
     assert registered["at_mono_ns"] < config["mono_ns"]
