@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -196,8 +196,6 @@ class UnifiedAttention(VllmKernel):
         """What the launch passes. Scales are pointers to fp32 for every cache; the output's is 1.0."""
         from vllm.v1.kv_cache_interface import KVQuantMode
 
-        names = {p.name.lower(): p.name for p in self.kernel.params}
-        own = {names[name]: value for name, value in asdict(key).items() if name in names}
         pages = TensorSpec(key.key_cache_dtype, ("blocks", key.block_size, "heads", key.head_size))
         segments = (
             TensorSpec("float32", ("tokens", key.num_query_heads, key.num_segments_per_seq)) if key.is_3d else None
@@ -208,7 +206,7 @@ class UnifiedAttention(VllmKernel):
         return entries(
             self,
             {
-                **own,
+                **self.named(key),
                 **strides,
                 "output_ptr": TensorSpec(key.output_dtype, ("tokens", "heads", key.head_size)),
                 "query_ptr": TensorSpec(key.query_dtype, ("tokens", "heads", key.head_size)),
@@ -319,12 +317,10 @@ class ReduceSegments(VllmKernel):
 
     def launch_args(self, key: CompileKey) -> dict[str, Any]:
         """What the launch passes."""
-        names = {p.name.lower(): p.name for p in self.kernel.params}
-        own = {names[name]: value for name, value in asdict(key).items() if name in names}
         segments = TensorSpec("float32", ("tokens", key.num_query_heads, key.num_segments_per_seq))
         counts = TensorSpec("int32", ("n_seqs",))
         return {
-            **own,
+            **self.named(key),
             "output_ptr": TensorSpec(key.output_dtype, ("tokens", "heads", key.head_size)),
             "segm_output_ptr": segments,
             "segm_max_ptr": segments,

@@ -1,7 +1,7 @@
 """How a declaration meets the vLLM that is installed: by parameter name, and with a reason where it cannot."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from jitwarm import JitKernel, JitwarmError, Skipped, TritonKernel, Unresolved, WarmupConfig
@@ -23,6 +23,11 @@ class VllmKernel(TritonKernel):
     def is_reached(cls, config: WarmupConfig) -> bool:
         """Whether the configuration launches this kernel at all."""
         raise NotImplementedError(f"{cls.__qualname__}.is_reached is missing")
+
+    def named(self, key: Any) -> dict[str, Any]:
+        """The key's fields that are parameters of the kernel, by the parameters' names; case is ignored."""
+        values = {field.name.lower(): getattr(key, field.name) for field in fields(key)}
+        return {name: values[name.lower()] for name in _parameters(self.kernel) if name.lower() in values}
 
 
 class Absent(JitKernel):

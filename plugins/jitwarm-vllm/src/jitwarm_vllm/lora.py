@@ -5,7 +5,7 @@ the embedding, the head and of experts are others.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from jitwarm import IntClass, IntRange, JitKernel, TensorSpec, Unresolved, WarmupConfig, current_target, trace_dispatch
@@ -178,7 +178,7 @@ class LoraShrink(LoraKernel):
         return entries(
             self,
             {
-                **_named(self, key),
+                **self.named(key),
                 "input_ptr": TensorSpec(key.dtype, ("tokens", "inputs")),
                 "lora_ptr": TensorSpec("uint64" if key.slice_num > 1 else key.dtype, ("weights",)),
                 "out_ptr": TensorSpec("float32", ("slices", "tokens", "rank")),
@@ -286,7 +286,7 @@ class LoraExpand(LoraKernel):
         return entries(
             self,
             {
-                **_named(self, key),
+                **self.named(key),
                 "input_ptr": TensorSpec("float32", ("slices", "tokens", "rank")),
                 "lora_ptr": addresses if key.slice_num > 1 else TensorSpec(key.dtype, ("weights",)),
                 "out_ptr": TensorSpec(key.dtype, ("tokens", "outputs")),
@@ -305,12 +305,6 @@ class LoraExpand(LoraKernel):
                 "USE_GDC": key.launch_pdl,
             },
         )
-
-
-def _named(kernel: VllmKernel, key: Any) -> dict[str, Any]:
-    """The key's fields that are parameters, by the parameters' names."""
-    names = {p.name.lower(): p.name for p in kernel.kernel.params}
-    return {names[name]: value for name, value in asdict(key).items() if name in names}
 
 
 def kernels() -> list[JitKernel]:

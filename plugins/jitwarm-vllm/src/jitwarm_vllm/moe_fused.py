@@ -1,6 +1,6 @@
 """Unquantized experts and those with 8-bit floats: `fused_moe_kernel`."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from jitwarm import Choices, IntClass, IntRange, MoELayer, TensorSpec, WarmupConfig, current_target, trace_dispatch
@@ -185,13 +185,12 @@ class FusedMoE(VllmKernel):
 
     def launch_args(self, key: CompileKey) -> dict[str, Any]:
         """What vLLM passes: input [rows, k], weights [experts, n, k], output [tokens, top_k, n]."""
-        own = {field.name.lower(): getattr(key, field.name) for field in fields(key)}
         tokens = TensorSpec("int32", ("tokens",))
         scale = TensorSpec("float32", ("scales",)) if key.use_fp8_w8a8 else None
         return entries(
             self,
             {
-                **{p.name: own[p.name.lower()] for p in self.kernel.params if p.name.lower() in own},
+                **self.named(key),
                 "a_ptr": TensorSpec(key.operand_dtype, ("rows", "k")),
                 "b_ptr": TensorSpec(key.operand_dtype, ("experts", "n", "k")),
                 "c_ptr": TensorSpec(key.dtype, ("tokens", "top_k", "n")),

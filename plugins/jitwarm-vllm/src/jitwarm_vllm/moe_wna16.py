@@ -1,6 +1,6 @@
 """Experts with 4- or 8-bit weights and 16-bit activations: `fused_moe_kernel_gptq_awq`."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from jitwarm import Choices, IntClass, IntRange, MoELayer, TensorSpec, WarmupConfig, current_target, trace_dispatch
@@ -172,9 +172,8 @@ class FusedMoEWNA16(VllmKernel):
     def launch_args(self, key: CompileKey) -> dict[str, Any]:
         """What vLLM passes: weights of [experts, n, k], scales and zero points of [experts, n, groups]."""
         values, integers = TensorSpec(key.dtype, ("rows", "columns")), TensorSpec("int32", ("tokens",))
-        own = {name.lower(): getattr(key, name) for name in (field.name for field in fields(key))}
         return {
-            **{p.name: own[p.name.lower()] for p in self.kernel.params if p.name.lower() in own},
+            **self.named(key),
             "a_ptr": values,
             "b_ptr": TensorSpec("uint8", ("experts", "n", "k")),
             "c_ptr": values,

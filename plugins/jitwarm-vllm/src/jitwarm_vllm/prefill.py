@@ -5,7 +5,7 @@ The kernel is compiled per layer variant. No length of a batch or of a sequence 
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import triton
@@ -183,12 +183,10 @@ class PrefillAttention(VllmKernel):
         """What the launch passes: batches of [tokens, heads, head size], and where each sequence begins and how long it is."""
         values = TensorSpec(key.dtype, ("tokens", "heads", key.lk))
         sequences = TensorSpec("int32", ("n_seqs",))
-        by_name = {name.lower(): value for name, value in asdict(key).items()}
-        own = {p.name: by_name[p.name.lower()] for p in self.kernel.params if p.name.lower() in by_name}
         return entries(
             self,
             {
-                **own,
+                **self.named(key),
                 "Q": values,
                 "K": values,
                 "V": values,

@@ -4,7 +4,7 @@ Both kernels run where every sequence of a step decodes one token; prefills and 
 decides little: its class in the convolution, the tiles of the recurrence on Blackwell GPUs.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import triton
@@ -50,11 +50,6 @@ class StateKernel(VllmKernel):
     def facts(self) -> dict[str, Any]:
         """What vLLM's host function asks the platform."""
         raise NotImplementedError
-
-    def named(self, key: Any) -> dict[str, Any]:
-        """The key's fields that are parameters, by the parameters' names."""
-        names = {p.name.lower(): p.name for p in self.kernel.params}
-        return {names[name]: value for name, value in asdict(key).items() if name in names}
 
 
 class CausalConv1dUpdate(StateKernel):
