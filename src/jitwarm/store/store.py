@@ -250,16 +250,26 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
         StoreError: The disk is full, or read-only.
     """
     try:
-        fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(fd, "w", encoding="utf-8") as out:
-                json.dump(record, out, indent=1, sort_keys=True)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_bytes(path, json.dumps(record, indent=1, sort_keys=True).encode())
     except OSError as exc:
         raise StoreError(f"cannot write {path}: {exc.strerror or exc}", f"free space there, or {_ELSEWHERE}") from exc
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Publish by rename: a reader sees the old bytes or the new ones.
+
+    Raises:
+        OSError: The disk is full, or read-only; nothing is left behind.
+    """
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as out:
+            out.write(data)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
 
 
 def _sha256(path: Path) -> str:

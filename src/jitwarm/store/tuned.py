@@ -10,14 +10,13 @@ one, or with another checksum, are a miss.
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jitwarm.errors import JitwarmError, StoreError
 from jitwarm.store.locks import has_locks, locked
+from jitwarm.store.store import write_bytes
 
 DIRECTORY = "tuned"
 
@@ -83,9 +82,9 @@ class TunedStore:
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
             with self._locked(record.fingerprint):
-                _write(self._data(record.fingerprint), data)
+                write_bytes(self._data(record.fingerprint), data)
                 text = json.dumps(asdict(record), indent=1, sort_keys=True)
-                _write(self._record(record.fingerprint), text.encode())
+                write_bytes(self._record(record.fingerprint), text.encode())
         except JitwarmError:
             raise
         except OSError as exc:
@@ -113,16 +112,3 @@ class TunedStore:
 def sha256(data: bytes) -> str:
     """Digest of bytes, as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Publish by rename: a reader sees the old bytes or the new ones."""
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(fd, "wb") as out:
-            out.write(data)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
