@@ -20,6 +20,7 @@ from jitwarm.contract.config import AttentionGroup, MoELayer, WarmupConfig
 from jitwarm.contract.learned import FILE_NAME, Learned
 from jitwarm.environment import OFF, ON, default_root
 from jitwarm.errors import SettingsError
+from jitwarm.toml_source import Source, assignment
 
 T = TypeVar("T")
 _WORDS = {
@@ -156,7 +157,7 @@ def read(
     Raises:
         SettingsError: What is wrong, where, and the nearest right name.
     """
-    source = _Source(file)
+    source = Source(file)
     settings_table = source.table_of("settings")
     extra = {**dict((like or {}).get("extra", {})), **source.table_of("extra")}
     table = {**{name: value for name, value in (like or {}).items() if name != "extra"}, **source.table}
@@ -170,7 +171,7 @@ def read(
     _refuse_unknown(settings_table, Settings, lambda name: source.place(name, "settings"), "[settings] ")
     origins: dict[str, str] = {}
     for text in assignments:
-        plugin, name, value = _assignment(text)
+        plugin, name, value = assignment(text)
         origins[name] = f"--set {text}"
         if plugin:
             extra.setdefault(plugin, {})[name] = value
@@ -225,44 +226,6 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
     return _check(values)
 
 
-class _Source:
-    """A TOML file: its top-level table, and the line on which a name stands."""
-
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
-        self._text = ""
-        self.table: dict[str, Any] = {}
-        if file is None:
-            return
-        try:
-            self._text = file.read_text(encoding="utf-8")
-            self.table = tomllib.loads(self._text)
-        except OSError as exc:
-            raise SettingsError(f"cannot read {file}: {exc.strerror}", "--config takes a TOML file") from exc
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-            raise SettingsError(f"{file} is no TOML: {exc}") from exc
-
-    def table_of(self, name: str) -> dict[str, Any]:
-        """Take a table out of the file's top level; empty where there is none."""
-        found = self.table.pop(name, {})
-        if not isinstance(found, dict):
-            raise SettingsError(f"{name!r} is a table, not {found!r}", f"write [{name}]", self.place(name))
-        return dict(found)
-
-    def place(self, name: str, section: str = "") -> str:
-        """`file:line` of a name in a section; the file alone where it is not found; empty where there is no file."""
-        current = ""
-        for number, line in enumerate(self._text.splitlines(), 1):
-            header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line)
-            if header:
-                current = header[1]
-                if current == name:
-                    return f"{self._file}:{number}"
-            elif current == section and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[.=]", line):
-                return f"{self._file}:{number}"
-        return str(self._file) if self._file else ""
-
-
 def _config(values: Mapping[str, Any], place: Callable[[str], str]) -> WarmupConfig:
     """The configuration; also the records of `attention` and `moe` are checked for misspelt names."""
     for name, schema in (("attention", AttentionGroup), ("moe", MoELayer)):
@@ -282,22 +245,6 @@ def _refuse_unknown(table: Mapping[str, Any], schema: type, place: Callable[[str
             if schema is WarmupConfig:
                 hint += " A plugin's own values go under [extra.<plugin>] or --set <plugin>.<name>=<value>"
             raise SettingsError(f"unknown name {prefix}{name!r}", hint, place(name))
-
-
-def _assignment(text: str) -> tuple[str, str, Any]:
-    """(plugin or empty, name, value) of one `--set`."""
-    name, equals, literal = text.partition("=")
-    if not equals or not name.strip():
-        raise SettingsError(f"--set {text}: no value", "write --set name=value")
-    plugin, _, own = name.strip().removeprefix("extra.").rpartition(".")
-    if plugin == "settings" or (not plugin and own in ("extra", "settings")):
-        hint = "settings are JITWARM_<NAME> or [settings] in a file; a plugin's value is --set <plugin>.<name>=<value>"
-        raise SettingsError(f"--set {text}: not a field of the configuration", hint)
-    try:
-        value = tomllib.loads(f"value = {literal}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = literal
-    return plugin, own, value
 
 
 def read_leniently(given: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> tuple[Asked, list[str]]:
