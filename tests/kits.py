@@ -80,14 +80,14 @@ class Plugin:
         return [Workshop()]
 
 
-def install(directory, module, source, *, plugin=None, version="1.0"):
-    """Write a package whose entry point is `module`, for processes that have `directory` on their path."""
+def install(directory, module, source, *, plugin=None, version="1.0", group="jitwarm.kernels", attribute=""):
+    """Write a package whose entry point is `module`, or `module:attribute`, for processes that have `directory` on their path."""
     directory.mkdir(exist_ok=True)
     (directory / f"{module}.py").write_text(source)
     info = directory / f"{module}-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: {version}\n")
-    (info / "entry_points.txt").write_text(f"[jitwarm.kernels]\n{plugin or module} = {module}\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{plugin or module} = {module}{attribute and f':{attribute}'}\n")
 
 
 def python(*arguments, cwd=None, stdin=None, **variables):

@@ -110,6 +110,7 @@ class Session:
         self._building = Building(
             self.asked, self.root, self.registry, self.log, n_ranks=n_ranks, executor=executor, started=started
         )
+        self._builds_alone = left_to_others is None
         if left_to_others is not None:
             self._building.left_to_others = lambda job: left_to_others(job.fingerprint)
         self._role = role
@@ -159,7 +160,7 @@ class Session:
         Args:
             kernel_glob: Over kernel ids.
             explains: Also collect which inputs reach each key, into `explanations`.
-            will_run: `run` follows; where nothing is built yet, compile processes begin with their imports meanwhile.
+            will_run: `run` follows; where nothing is built yet, and by nobody else, compile processes begin to import meanwhile.
 
         Raises:
             UsageError: Kernels were found, but none matches.
@@ -173,7 +174,7 @@ class Session:
             ids = ", ".join(kernel.id for kernel in kernels)
             hint = "; ".join([f"kernels are {ids}" if ids else "no kernel is installed", *refused])
             raise UsageError(f"no kernel matches {kernel_glob!r}", hint)
-        if will_run and not self._is_remote and not any(self.root.glob("manifest/*.json")):
+        if will_run and self._builds_alone and not self._is_remote and not any(self.root.glob("manifest/*.json")):
             self.prestart(chosen)
         plan = make_plan(chosen, self._listing.keys_in_time, self.target)
         announce(plan, self.log.emit)

@@ -39,7 +39,9 @@ def start(way, loading_s):
         (directory / "model").mkdir()
         (directory / "model" / "config.json").write_text(json.dumps(MODEL))
         spec, answer = directory / "spec.json", directory / "answer.json"
-        spec.write_text(json.dumps({"llm": {**LLM, "model": str(directory / "model")}, "calls": [], "fork": False}))
+        spec.write_text(
+            json.dumps({"llm": {**LLM, "model": str(directory / "model")}, "calls": [], "fork": False, "n_tokens": 3})
+        )
         path = os.pathsep.join(filter(None, sys.path))
         own = {"JITWARM_PLUGINS": "example", "LOADING": f"seconds {loading_s}", "PYTHONPATH": path, **WAYS[way]}
         environ = {**environment(directory, "", directory / "store"), **own}

@@ -177,14 +177,24 @@ def test_it_gives_way_to_everything(begin):
         assert os.getpriority(os.PRIO_PROCESS, pid) == 19
 
 
-def test_one_that_comes_no_further_is_not_waited_for(begin, monkeypatch):
-    builder = begin("sleeps 60 s")
+@pytest.mark.parametrize(("does", "is_awaited"), [("sleeps 60 s", False), ("spins 60 s", True)])
+def test_one_that_comes_no_further_is_not_waited_for(begin, monkeypatch, does, is_awaited):
+    """A compile that takes long, and has a processor, is waited for; one that has none is not."""
+    monkeypatch.setattr("jitwarm.early.node._STALLED_S", 2.0)
+    builder = begin(does)
     wait_until(notes, "the key is being built", 90)
     [planned] = builder._node._planned()
     assert builder.will_build(planned)
-    monkeypatch.setattr("jitwarm.early.node._STALLED_S", 0.0)
-    time.sleep(0.01)
-    assert not builder.will_build(planned)
+    asked = [builder.will_build(planned) for _ in range(120) if time.sleep(0.05) is None]
+    assert asked[-1] == is_awaited
+
+
+def test_what_is_built_is_not_waited_for_even_if_the_builder_goes_on(begin):
+    builder = begin("builds 1", "sleeps 60 s")
+    wait_until(lambda: len(notes()) == 2, "the second key is being built", 90)
+    planned = builder._node._planned()
+    assert len(planned) == 2
+    wait_until(lambda: len([key for key in planned if builder.will_build(key)]) == 1, "one is built")
 
 
 def test_the_report_tells_what_was_hidden_and_whose_it_was(begin, tmp_path):

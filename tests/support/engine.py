@@ -2,7 +2,8 @@
 
     python engine.py SPEC.json ANSWER.json
 
-SPEC: `llm` (arguments of `vllm.LLM`), `calls` ([[worker method, arguments], ...]), `fork` (start workers by it).
+SPEC: `llm` (arguments of `vllm.LLM`), `calls` ([[worker method, arguments], ...]), `fork` (start workers by it),
+`then` (arguments of a second one, in the same process, once the first is gone), `n_tokens` (0 asks nothing of it).
 ANSWER: `tokens`, `calls` (each: one answer per worker), `start_s` (until it is ready for a request), or `error`.
 """
 
@@ -22,10 +23,23 @@ def serve(spec):
     llm = LLM(**spec["llm"])
     start_s = time.perf_counter() - begin
     calls = [llm.collective_rpc(method, args=tuple(args)) for method, args in spec["calls"]]
-    out = llm.generate(
-        [{"prompt_token_ids": [1, 5, 7]}], SamplingParams(max_tokens=3, detokenize=False, ignore_eos=True)
-    )
-    return {"tokens": list(out[0].outputs[0].token_ids), "calls": calls, "start_s": start_s}
+    tokens = []
+    if spec["n_tokens"]:
+        sampling = SamplingParams(max_tokens=spec["n_tokens"], detokenize=False, ignore_eos=True)
+        [out] = llm.generate([{"prompt_token_ids": [1, 5, 7]}], sampling)
+        tokens = list(out.outputs[0].token_ids)
+    if spec.get("then"):
+        _forget(llm)
+        tokens += serve({**spec, "llm": spec["then"], "then": None, "calls": []})["tokens"]
+    return {"tokens": tokens, "calls": calls, "start_s": start_s}
+
+
+def _forget(llm):
+    """As who swaps models in one process: vLLM's groups belong to the process and must go first."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    llm.llm_engine.engine_core.shutdown()
+    cleanup_dist_env_and_memory()
 
 
 def _fork_workers():

@@ -41,6 +41,10 @@ class Faulty(FaultyKernel):
         elif word == "sleeps" and rest:  # "sleeps 6 s"
             time.sleep(float(rest.split()[0]))
             builds(key.fault)
+        elif word == "spins":  # "spins 6 s"
+            ends_at = time.monotonic() + float(rest.split()[0])
+            while time.monotonic() < ends_at:
+                pass
         elif word == "shows":
             note(key.fault, value=os.environ.get(rest))
         elif key.fault in DOES:

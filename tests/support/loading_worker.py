@@ -1,10 +1,12 @@
 """A vLLM CPU worker whose weights take as long to load as a test says: a stand-in for a disk that is slow, or fails."""
 
+import functools
 import os
 import signal
 import time
 from pathlib import Path
 
+from serving_worker import ServingCPUWorker
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 _DEADLINE_S = 240
@@ -37,3 +39,20 @@ def wait_for_keys(n):
     manifests = Path(os.environ["JITWARM_CACHE_DIR"], "manifest")
     while len(list(manifests.glob("*.json"))) < n and time.monotonic() < deadline:
         time.sleep(0.1)
+
+
+class ElasticCPUWorker(ServingCPUWorker, LoadingCPUWorker):
+    """Stands in for a worker of a new engine in an elastic scale-up, which takes GPUs: vLLM's calls there, in their order.
+
+    Those who serve have measured memory, so no profile runs here; and kernels are launched before the worker's own warm-up.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.determine_available_memory = functools.partial(CPUWorker.determine_available_memory, self)
+        self.compile_or_warm_up_model = self.warmup_new_worker
+
+    def warmup_new_worker(self):
+        for block in (128, 256):  # declared, and not
+            self.use_triton(block)
+        return type(self).compile_or_warm_up_model(self)

@@ -26,7 +26,7 @@ FIELDS = {
 WORKERS = ("gpu_worker.Worker", "cpu_worker.CPUWorker", "xpu_worker.XPUWorker")
 
 
-METHODS = ("load_model", "determine_available_memory", "compile_or_warm_up_model")
+METHODS = ("load_model", "determine_available_memory", "initialize_from_config", "compile_or_warm_up_model")
 
 
 def main():

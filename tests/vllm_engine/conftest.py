@@ -28,7 +28,7 @@ class Started:
     def events(self):
         """Events by process, in the order in which each wrote them."""
         return {
-            file.stem: [json.loads(line) for line in file.read_text().splitlines()]
+            f"{file.parent.name}/{file.stem}": [json.loads(line) for line in file.read_text().splitlines()]
             for file in sorted((self.store / "events").glob("*/*.jsonl"))
         }
 
@@ -71,7 +71,9 @@ def start_engine(tmp_path, site):
     model = tmp_path / "model"
     model.mkdir()
 
-    def start(calls=(), llm=(), store="store", architecture=(), fork=False, weights=False, **variables):
+    def start(
+        calls=(), llm=(), store="store", architecture=(), fork=False, weights=False, then=(), n_tokens=3, **variables
+    ):
         config = {**MODEL, **dict(architecture)}
         (model / "config.json").write_text(json.dumps(config))
         if weights and not (model / "model.safetensors").exists():
@@ -83,7 +85,9 @@ def start_engine(tmp_path, site):
             "model": str(model), "load_format": "dummy", "skip_tokenizer_init": True, "dtype": "float32",
             "enforce_eager": True, "max_model_len": 128, "max_num_batched_tokens": 128, "max_num_seqs": 4, **dict(llm),
         }  # fmt: skip
-        spec.write_text(json.dumps({"llm": arguments, "calls": list(calls), "fork": fork}))
+        second = {**arguments, **dict(then)} if then else None
+        asked = {"llm": arguments, "calls": list(calls), "fork": fork, "then": second, "n_tokens": n_tokens}
+        spec.write_text(json.dumps(asked))
         answer.unlink(missing_ok=True)
         environ = environment(tmp_path, site, tmp_path / store) | variables
         done = subprocess.run(

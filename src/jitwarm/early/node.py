@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jitwarm.early.progress import Progress
+from jitwarm.engine.descendants import born
 from jitwarm.store import write_json
 
 _STALLED_S = 5.0
@@ -29,6 +31,8 @@ class Node:
         self._state = root / "locks" / f"{name}.json"
         self._manifest = root / "manifest"
         self._read: tuple[float, frozenset[str]] = (0.0, frozenset())
+        self._builder = (0, 0)
+        self._progress = Progress()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -58,7 +62,9 @@ class Node:
         Raises:
             StoreError: The disk is full, or read-only.
         """
-        write_json(self._state, {"start": start, "planned": sorted(fingerprints), "done": self.done(start)})
+        builder = {"pid": os.getpid(), "born": born(os.getpid())}
+        planned = sorted(fingerprints)
+        write_json(self._state, {"start": start, "planned": planned, "done": self.done(start), "builder": builder})
 
     def finish(self, start: str, configuration: str) -> None:
         """Tell that this turn is over.
@@ -69,17 +75,18 @@ class Node:
         write_json(self._state, {"start": start, "planned": [], "done": [*self.done(start), configuration]})
 
     def will_build(self, fingerprint: str) -> bool:
-        """Whether the builder whose turn it is has this key on its list, lives, and comes forward.
+        """Whether the builder whose turn it is has this key on its list, has not built it yet, lives, and comes forward.
 
         It has the lowest priority: on a node that is busy with something else, whoever waits for it would wait as long as that.
         """
-        return fingerprint in self._planned() and self._is_taken() and not self._is_stalled()
+        is_awaited = fingerprint in self._planned() and not (self._manifest / f"{fingerprint}.json").exists()
+        return is_awaited and self._is_taken() and not self._is_stalled()
 
     def _is_stalled(self) -> bool:
-        """Whether nobody has published a key for a while, and the plan is older than that."""
+        """Whether for a while nobody has published a key, the plan is older than that, and the builder has hardly run."""
         with contextlib.suppress(OSError):
             newest = max(path.stat().st_mtime for path in (self._state, self._manifest))
-            return time.time() - newest > _STALLED_S
+            return time.time() - max(newest, self._progress.last(*self._builder)) > _STALLED_S
         return True
 
     def _planned(self) -> frozenset[str]:
@@ -88,7 +95,9 @@ class Node:
         except OSError:
             return frozenset()
         if changed != self._read[0]:
-            planned = self._load().get("planned", ())
+            state = self._load()
+            planned, builder = state.get("planned", ()), state.get("builder", {})
+            self._builder = (int(builder.get("pid", 0)), int(builder.get("born", 0)))
             self._read = (changed, frozenset(planned if isinstance(planned, list) else ()))
         return self._read[1]
 

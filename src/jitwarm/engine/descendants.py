@@ -1,4 +1,7 @@
-"""Processes that a compiler has left behind: they are given to the mother of the compile processes, and end with her."""
+"""Processes that come from one: what they use, and those that a compiler has left behind.
+
+The latter are given to the mother of the compile processes, and end with her.
+"""
 
 import contextlib
 import ctypes
@@ -40,13 +43,36 @@ def is_over(pid: int) -> bool:
         return Path("/proc/self/stat").exists()  # where there is no /proc, nobody knows
 
 
+def born(pid: int) -> int:
+    """When a process began, in the kernel's ticks; -1 for none. Process ids repeat, pairs of both do not."""
+    try:
+        return int(_status(Path(f"/proc/{pid}/stat"))[19])
+    except (OSError, IndexError):
+        return -1
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used, with its living descendants and those that were waited for; 0.0 where nobody can see it."""
+    all_of_them = _processes()
+    family, parents = set(), {pid}
+    while parents:
+        family |= parents
+        parents = {child for child, status in all_of_them.items() if int(status[1]) in parents}
+    ticks = sum(int(number) for one in family if one in all_of_them for number in all_of_them[one][11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def _children() -> list[int]:
-    me, found = str(os.getpid()), []
+    me = str(os.getpid())
+    return [pid for pid, status in _processes().items() if status[1] == me]
+
+
+def _processes() -> dict[int, list[str]]:
+    found = {}
     for place in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, IndexError):  # it has ended
-            if _status(place)[1] == me:
-                found.append(int(place.parent.name))
-    return found
+        with contextlib.suppress(OSError):  # it has ended
+            found[int(place.parent.name)] = _status(place)
+    return {pid: status for pid, status in found.items() if status}
 
 
 def _status(stat: Path) -> list[str]:

@@ -3,6 +3,7 @@
     init_device                  a builder is started: it compiles into the store, in a process of its own
     load_model                   meanwhile a thread here imports the plugins and lists their keys
     determine_available_memory   what is built is loaded first, so that vLLM counts it; nothing is waited for
+    initialize_from_config       the same, in an elastic scale-up: its new engines measure no memory
     compile_or_warm_up_model     `warmup`: the rest
 
 All of it is a head start and no more: whatever fails here, the warm-up does.
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from jitwarm.contract.config import WarmupConfig
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from jitwarm.session import Session
 
 _ATTRIBUTE = "_jitwarm_early"
-_PROFILE = "vLLM's memory profile"
+_DURING = "vLLM's start, before the warm-up"
 _ENVELOPE = frozenset({"v", "t_ns", "mono_ns", "run", "pid"})
 
 
@@ -93,6 +94,8 @@ class Early:
         self.loaded: set[str] = set()
         self._prepared: tuple[Session, Plan] | None = None
         self._thread: threading.Thread | None = None
+        self._accounts = ExitStack()
+        self._is_loaded = False
         self._builder = EarlyBuilder(spec)
         self._log.emit("early_start", child=self._builder.pid, target=spec.target)
 
@@ -112,14 +115,24 @@ class Early:
     @contextmanager
     def profiling(self) -> Iterator[None]:
         """While vLLM measures how much memory the model needs: what is built is in it."""
+        self.before_kernels()
+        self._log.emit("phase_start", phase="memory profile")
+        yield
+        self._log.emit("phase_end", phase="memory profile")
+
+    def before_kernels(self) -> None:
+        """From here on vLLM launches kernels: what is built is loaded, and until the seam what compiles is told.
+
+        Again is harmless; where the keys are not listed yet, nothing happens.
+        """
+        if self._prepared is None or self._is_loaded:
+            return
+        self._is_loaded = True
         try:
-            self._load()
+            self._load(*self._prepared)
         except Exception as exc:  # noqa: BLE001 - a head start
             self._log.emit("early_failed", error=text_of(exc))
-        self._log.emit("phase_start", phase="memory profile")
-        with self._accounting():
-            yield
-        self._log.emit("phase_end", phase="memory profile")
+        self._accounts.enter_context(self._accounting(*self._prepared))
 
     def will_build(self, fingerprint: str) -> bool:
         """Whether a builder of this node has a key on its list."""
@@ -127,6 +140,7 @@ class Early:
 
     def at_seam(self) -> None:
         """The warm-up begins."""
+        self._accounts.close()
         self._builder.loaded()
         self._builder.at_seam()
         if self._thread:
@@ -135,6 +149,7 @@ class Early:
 
     def close(self) -> None:
         """End the builder and what it started. Again is harmless."""
+        self._accounts.close()
         self._builder.close()
         if self._prepared:
             self._prepared[0].finish()
@@ -169,11 +184,8 @@ class Early:
         except Exception as exc:  # noqa: BLE001 - a head start
             self._log.emit("early_failed", error=text_of(exc))
 
-    def _load(self) -> None:
-        """Load what is built by now, if the keys are listed by now."""
-        if self._prepared is None:
-            return
-        session, plan = self._prepared
+    def _load(self, session: "Session", plan: "Plan") -> None:
+        """Load what is built by now."""
         self._log.emit("phase_start", phase="early load")
         start = time.monotonic()
         self.loaded = session.load_ready(plan)
@@ -182,13 +194,10 @@ class Early:
         self._log.emit("loaded_early", n=len(self.loaded), n_planned=plan.n_keys, seconds=seconds)
         self._keep_log()
 
-    def _accounting(self) -> AbstractContextManager[None]:
+    def _accounting(self, session: "Session", plan: "Plan") -> AbstractContextManager[None]:
         """What compiles all the same, in vLLM's profile run, is told: it was not declared, or not built in time."""
-        if self._prepared is None:
-            return nullcontext()
-        session, plan = self._prepared
         try:
-            return session.monitor(plan).accounting(_PROFILE)
+            return session.monitor(plan).accounting(_DURING)
         except Exception as exc:  # noqa: BLE001 - an account, no more
             self._log.emit("early_failed", error=text_of(exc))
             return nullcontext()

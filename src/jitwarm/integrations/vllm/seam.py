@@ -3,6 +3,7 @@
     init_device                  before it: building begins (`early`)
     load_model                   beside it: keys are listed (`early`)
     determine_available_memory   before it: what is built is loaded (`early`)
+    initialize_from_config       after it: the same, where nobody measured memory (`early`)
     compile_or_warm_up_model     before it: everything becomes warm (`warmup`)
 
 The last runs before vLLM's own kernel warm-up, graph capture and the arming of its JIT monitor, on every kind of worker and with
@@ -59,7 +60,7 @@ def _around_init_device(wrapper: Any, call: Callable[[], Any]) -> Any:
         not_active(f"{worker_class.__qualname__} has no {_WARM_UP}; kernels will compile when they are first used")
         return call()
     _wrap(worker_class, _WARM_UP, _around_warm_up)
-    for name, around in (("load_model", _around_load), ("determine_available_memory", _around_profile)):
+    for name, around in _HEAD_START.items():
         if hasattr(worker_class, name):  # without, there is no head start
             _wrap(worker_class, name, around)
     if early := _module("early"):
@@ -77,6 +78,20 @@ def _around_profile(worker: Any, call: Callable[[], Any]) -> Any:
     begun = _begun(worker)
     with begun.profiling() if begun else nullcontext():
         return call()
+
+
+def _around_kv_cache(worker: Any, call: Callable[[], Any]) -> Any:
+    result = call()
+    if begun := _begun(worker):
+        begun.before_kernels()
+    return result
+
+
+_HEAD_START: dict[str, Around] = {
+    "load_model": _around_load,
+    "determine_available_memory": _around_profile,
+    "initialize_from_config": _around_kv_cache,
+}
 
 
 def _around_warm_up(worker: Any, call: Callable[[], Any]) -> Any:
