@@ -10,9 +10,10 @@ from typing import Any
 
 import published
 import torch
+from sampler_cases import Sampler
 
 from jitwarm import AttentionGroup
-from jitwarm_vllm import attention, lora, models, prefill, real, sampling
+from jitwarm_vllm import attention, lora, models, prefill, real
 from jitwarm_vllm.platform import answering_for
 
 SIZES = (1, 2, 4, 8, *range(16, 257, 8))
@@ -329,40 +330,6 @@ class Lora:
         expand._lora_expand(buffer, weights[1], output, *where, 0, add_inputs=True)  # noqa: SLF001
 
 
-@dataclass
-class Sampler:
-    """Runner V2's sampler, from the model's logits on: views of a padded vocabulary, or their copy in fp32."""
-
-    vocab_size: int
-    n_random: int = 300
-
-    def config(self):
-        document = {**published.LLAMA31_8B, "vocab_size": self.vocab_size}
-        file = Path(tempfile.mkdtemp()) / "config.json"
-        file.write_text(json.dumps(document))
-        return model(document, extra={"vllm_kernels": {"model": str(file), "use_v2_model_runner": True}})
-
-    def kernels(self):
-        return sampling.kernels()
-
-    def drive(self, config, target, rng):
-        counts = [1, 2, 15, 16, 17, 256] + [rng.randint(1, config.max_num_seqs) for _ in range(self.n_random)]
-        gumbel = real.module(sampling.Temperature.place[0])
-        padding = real.module("vllm.model_executor.layers.vocab_parallel_embedding").DEFAULT_VOCAB_PADDING_SIZE
-        with answering_for(target):
-            for n in counts:
-                logits = meta(n, -(-self.vocab_size // padding) * padding)[..., : self.vocab_size]
-                where, temperature = meta(n, dtype=torch.int32), meta(256, dtype=torch.float32)
-                if rng.random() < 0.5:
-                    logits = torch.empty_like(logits, dtype=torch.float32).copy_(logits)
-                    gumbel.apply_temperature(logits, where, temperature)
-                seeds, positions = meta(256, dtype=torch.int64), meta(n, dtype=torch.int64)
-                gumbel.gumbel_sample(
-                    logits, where, temperature, seeds, positions, apply_temperature=False, is_drafting=False
-                )
-        return len(counts)
-
-
 def with_groups(*groups, **overrides):
     given = {"attention": groups, "max_model_len": 8192, "max_num_batched_tokens": 2048, "max_num_seqs": 64}
     return models.WarmupConfig(**{**given, "extra": TRITON, **overrides})
@@ -373,7 +340,7 @@ def cases():
     attention.kernels()
     prefill.kernels()
     lora.kernels()
-    sampling.kernels()
+    Sampler(1).kernels()
     real.module("vllm.model_executor.layers.vocab_parallel_embedding")
     later_prefill()
     real.module("vllm.v1.attention.backends.triton_attn")
@@ -418,7 +385,7 @@ def cases():
         ),
         "encoder in 32 bits": Unpaged(with_groups(encoder, dtype="float32")),
         "sampler": Sampler(128256),
-        "sampler, odd vocabulary": Sampler(50257),
+        "sampler, odd vocabulary and length": Sampler(50257, max_model_len=1001, logprobs_mode="processed_logprobs"),
         "NVFP4 in a later vLLM": PurePrefill(
             with_groups(*NVFP4_REACHED, *NVFP4_NOT_REACHED, kv_cache_dtype="nvfp4"), NVFP4_REACHED
         ),

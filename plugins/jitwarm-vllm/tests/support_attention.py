@@ -32,7 +32,7 @@ CASES = (
     "encoder in 32 bits",
     "vision encoder",
     "sampler",
-    "sampler, odd vocabulary",
+    "sampler, odd vocabulary and length",
     "NVFP4 in a later vLLM",
 )
 

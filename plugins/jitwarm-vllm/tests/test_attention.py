@@ -116,7 +116,11 @@ TINY = {
 def test_lora_and_the_sampler_compile_where_no_gpu_is(wheel_files, tmp_path, target):
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     done = support_attention.bake(tmp_path, LORA.format(model=tmp_path / "config.json"), target, *wheel_files)
-    assert check_bake(done) == {"lora_shrink": 3, "lora_expand": 3, "sampler_temperature": 1, "sampler_gumbel": 2}
+    assert check_bake(done) == {
+        "lora_shrink": 3, "lora_expand": 3, "sampler_temperature": 1, "sampler_gumbel": 2, "sampler_min_p": 1,
+        "sampler_penalties": 1, "sampler_bincount": 1, "sampler_bad_words": 1, "sampler_logit_bias": 2, "sampler_logprobs": 7,
+        "sampler_ranks": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.vllm

@@ -38,7 +38,9 @@ class Settings:
         mm_encoder_attn_backend: vLLM's `--mm-encoder-attn-backend`, likewise.
         block_size: vLLM's `--block-size`, tokens in a page of the KV cache; 0 for the groups' own. For a hybrid model the one
             that vLLM's log says, which decides the layout of the states as well.
-        use_v2_model_runner: Whether vLLM runs its model runner V2, whose sampler is Triton's.
+        use_v2_model_runner: Whether vLLM runs its model runner V2, whose sampler is Triton's. Not needed inside the engine.
+        max_logprobs: vLLM's `--max-logprobs`; -1 for the whole vocabulary.
+        logprobs_mode: vLLM's `--logprobs-mode`.
         max_lora_rank: vLLM's `--max-lora-rank` where LoRA is enabled, else 0. Its projections are those of `model`.
     """
 
@@ -54,6 +56,8 @@ class Settings:
     block_size: int = 0
     max_lora_rank: int = 0
     use_v2_model_runner: bool = False
+    max_logprobs: int = 20
+    logprobs_mode: str = "raw_logprobs"
 
 
 def settings(config: WarmupConfig) -> Settings:

@@ -9,7 +9,7 @@ from jitwarm import Target, TunedArtifact, WarmupConfig, hookimpl
 from jitwarm_vllm.models import PLUGIN
 
 # Modules with `kernels() -> list`; each imports what it needs of vLLM inside.
-_FAMILIES: tuple[str, ...] = ("moe", "attention", "prefill", "lora", "sampling", "state")
+_FAMILIES: tuple[str, ...] = ("moe", "attention", "prefill", "lora", "sampling", "processing", "state")
 
 
 @hookimpl
