@@ -230,6 +230,9 @@ def device_chooser(worker: Any) -> Any:
 def _target_of(worker: Any) -> str:
     """What vLLM's platform says of a GPU that nobody has touched yet; empty where it says nothing."""
     platform = sys.modules["vllm.platforms"].current_platform
+    if platform.is_rocm():
+        architecture = str(getattr(sys.modules.get("vllm.platforms.rocm"), "_GCN_ARCH", ""))
+        return f"hip:{architecture.partition(':')[0]}" if architecture else ""
     if not platform.is_cuda():
         return ""
     capability = platform.get_device_capability(getattr(worker, "local_rank", 0))
