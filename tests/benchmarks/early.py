@@ -1,10 +1,13 @@
 """What a complete warm-up adds to the cold start of a real vLLM engine (CPU build), by how long the weights take to load.
 
     python tests/benchmarks/early.py [RUNS] [SECONDS OF LOADING ...]
+    python tests/benchmarks/early.py RUNS weights
 
 To be run with an interpreter that has vLLM, jitwarm and the example plugin, on a quiet machine. Each start has its own store;
 three ways take turns: no warm-up, a warm-up at the seam only, and one that begins early. The model is tiny; a stand-in for a disk
 makes its loading take as long as asked, without using a processor. The keys are the example plugin's, in all three DSLs.
+
+`weights` asks what a builder does to a loader that needs a processor: 1.2 GB from a file in the page cache, with and without.
 """
 
 import json
@@ -26,10 +29,30 @@ from engine_kit import MODEL, environment  # noqa: E402 - beside this file, not 
 
 WAYS = {"none": {"JITWARM_DISABLE": "1"}, "seam": {"JITWARM_EARLY": "0"}, "early": {"JITWARM_EARLY": "1"}}
 GOAL = 1.05
+LARGE = {
+    "hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 128,
+    "num_hidden_layers": 10,
+}  # fmt: skip
 LLM = {
     "load_format": "dummy", "skip_tokenizer_init": True, "dtype": "float32", "enforce_eager": True, "max_model_len": 128,
     "max_num_batched_tokens": 128, "max_num_seqs": 4, "worker_cls": "loading_worker.LoadingCPUWorker",
 }  # fmt: skip
+
+
+def started(way, directory, model, loading_s=0.0, **llm):
+    """What an engine answers, started with a cold store in `directory`."""
+    spec, answer = directory / "spec.json", directory / "answer.json"
+    asked = {"llm": {**LLM, **llm, "model": str(model)}, "calls": [["loading_s", []]], "fork": False, "n_tokens": 3}
+    spec.write_text(json.dumps(asked))
+    path = os.pathsep.join(filter(None, sys.path))
+    own = {"JITWARM_PLUGINS": "example", "LOADING": f"seconds {loading_s}", "PYTHONPATH": path, **WAYS[way]}
+    environ = {**environment(directory, "", directory / "store"), **own}
+    command = [sys.executable, str(SUPPORT / "engine.py"), str(spec), str(answer)]
+    done = subprocess.run(command, env=environ, cwd=directory, capture_output=True, text=True, check=False)
+    found = json.loads(answer.read_text()) if answer.exists() else {"error": done.stdout[-2000:] + done.stderr[-2000:]}
+    if "error" in found:
+        sys.exit(f"the engine did not start: {found['error']}")
+    return found
 
 
 def start(way, loading_s):
@@ -38,20 +61,7 @@ def start(way, loading_s):
         directory = Path(scratch)
         (directory / "model").mkdir()
         (directory / "model" / "config.json").write_text(json.dumps(MODEL))
-        spec, answer = directory / "spec.json", directory / "answer.json"
-        spec.write_text(
-            json.dumps({"llm": {**LLM, "model": str(directory / "model")}, "calls": [], "fork": False, "n_tokens": 3})
-        )
-        path = os.pathsep.join(filter(None, sys.path))
-        own = {"JITWARM_PLUGINS": "example", "LOADING": f"seconds {loading_s}", "PYTHONPATH": path, **WAYS[way]}
-        environ = {**environment(directory, "", directory / "store"), **own}
-        command = [sys.executable, str(SUPPORT / "engine.py"), str(spec), str(answer)]
-        done = subprocess.run(command, env=environ, cwd=directory, capture_output=True, text=True, check=False)
-        found = (
-            json.loads(answer.read_text()) if answer.exists() else {"error": done.stdout[-2000:] + done.stderr[-2000:]}
-        )
-        if "error" in found:
-            sys.exit(f"the engine did not start: {found['error']}")
+        found = started(way, directory, directory / "model", loading_s)
         if way == "none":
             return found["start_s"], 0.0, 0.0
         [told] = read_starts([], directory / "store")
@@ -59,8 +69,33 @@ def start(way, loading_s):
         return found["start_s"], told.hidden_s, sum(span.seconds for worker in told.workers for span in worker.builds)
 
 
+def weights(n_runs):
+    """How long real weights take to load, with a builder beside it and without."""
+    from weights import write
+
+    config = {**MODEL, **LARGE}
+    with tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch, "model")
+        model.mkdir()
+        (model / "config.json").write_text(json.dumps(config))
+        n_bytes = write(model / "model.safetensors", config)  # and into the page cache
+        seconds = {"none": [], "early": []}
+        for number in range(n_runs):
+            for way, so_far in seconds.items():
+                directory = Path(scratch, f"{way}{number}")
+                directory.mkdir()
+                so_far.append(started(way, directory, model, load_format="safetensors")["calls"][0][0])
+    none, early = (statistics.median(seconds[way]) for way in ("none", "early"))
+    print(
+        f"{n_bytes / 1e9:.1f} GB of weights: {none:.2f} s alone, {early:.2f} s beside a builder, ratio {early / none:.2f}"
+    )
+
+
 def main():
     n_runs = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    if sys.argv[2:] == ["weights"]:
+        weights(n_runs)
+        return
     print(
         f"{'loading, s':>10}  {'none, s':>8}  {'seam, s':>8}  {'early, s':>8}  seam/none  early/none  hidden of compiled, s"
     )

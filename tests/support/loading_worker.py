@@ -14,11 +14,16 @@ _DEADLINE_S = 240
 
 class LoadingCPUWorker(CPUWorker):
     """`LOADING` says how: `until N` keys are in the store; `kill 1` kills the builder then, `fail 1` fails, `die 1` is
-    killed; `seconds S` waits.
+    killed; `seconds S` waits. `loading_s` tells how long the weights themselves took.
     """
 
+    def loading_s(self):
+        return self._loading_s
+
     def load_model(self, *args, **kwargs):
+        begin = time.perf_counter()
         super().load_model(*args, **kwargs)
+        self._loading_s = time.perf_counter() - begin
         word, _, number = os.environ["LOADING"].partition(" ")
         if word == "seconds":
             time.sleep(float(number))

@@ -66,12 +66,12 @@ def site(tmp_path):
 
 
 @pytest.fixture
-def start_engine(tmp_path, site):
-    """Start an engine, let it answer one request, and stop it. Keyword arguments are variables; None unsets one."""
+def prepare_engine(tmp_path, site):
+    """Write what an engine is asked; the command and the environment that start it. See `start_engine`."""
     model = tmp_path / "model"
     model.mkdir()
 
-    def start(
+    def prepare(
         calls=(), llm=(), store="store", architecture=(), fork=False, weights=False, then=(), n_tokens=3, **variables
     ):
         config = {**MODEL, **dict(architecture)}
@@ -90,9 +90,22 @@ def start_engine(tmp_path, site):
         spec.write_text(json.dumps(asked))
         answer.unlink(missing_ok=True)
         environ = environment(tmp_path, site, tmp_path / store) | variables
+        command = [sys.executable, str(SUPPORT / "engine.py"), str(spec), str(answer)]
+        return command, {name: value for name, value in environ.items() if value is not None}
+
+    return prepare
+
+
+@pytest.fixture
+def start_engine(tmp_path, prepare_engine):
+    """Start an engine, let it answer one request, and stop it. Keyword arguments are variables; None unsets one."""
+
+    def start(calls=(), llm=(), store="store", **asked):
+        command, environ = prepare_engine(calls, llm, store, **asked)
+        answer = tmp_path / "answer.json"
         done = subprocess.run(
-            [sys.executable, str(SUPPORT / "engine.py"), str(spec), str(answer)],
-            env={name: value for name, value in environ.items() if value is not None},
+            command,
+            env=environ,
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,10 +1,13 @@
 """The head start in a real engine: what is compiled while the weights load, what the warm-up then has left, and what can fail."""
 
 import json
+import os
+import signal
 from collections import Counter
 
 import pytest
 from processes import marked, wait_until
+from serving import Process
 
 from jitwarm.reports.folding import read_starts
 
@@ -120,6 +123,25 @@ def test_when_the_weights_cannot_be_loaded_nothing_of_ours_goes_on(start_engine,
     wait_until(lambda: not marked("JITWARM_CACHE_DIR"), "builder, mothers and workers are gone")
     for manifest in started.store.glob("manifest/*.json"):
         assert all((started.store / name).is_file() for name in json.loads(manifest.read_text())["files"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_engine_that_is_interrupted_while_it_loads_leaves_nothing(prepare_engine, tmp_path, monkeypatch, number):
+    """Ctrl-C reaches every process of the terminal's group, a supervisor's signal the first one."""
+    command, environ = prepare_engine(llm=LOADING, JITWARM_EARLY=None, LOADING="until 99")
+    engine = Process(command, tmp_path / "log", environ)
+    monkeypatch.setenv("JITWARM_CACHE_DIR", environ["JITWARM_CACHE_DIR"])
+    try:
+        engine.wait_until(lambda: list((tmp_path / "store").glob("manifest/*.json")), "the first key is built")
+        if number == signal.SIGINT:
+            os.killpg(engine.process.pid, number)
+        else:
+            engine.process.send_signal(number)
+        wait_until(lambda: not marked("JITWARM_CACHE_DIR"), "engine, builder, mothers and workers are gone", 90)
+    finally:
+        engine.end()
+    for manifest in (tmp_path / "store").glob("manifest/*.json"):
+        assert all((tmp_path / "store" / name).is_file() for name in json.loads(manifest.read_text())["files"])
 
 
 def test_gpu_code_that_comes_late_is_counted_and_can_be_limited(start_engine):
