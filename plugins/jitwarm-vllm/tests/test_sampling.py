@@ -12,16 +12,26 @@ import dataclasses, json
 from types import SimpleNamespace
 from jitwarm import NeedsModel, WarmupConfig
 from jitwarm.contract.config import LiveObjects
-from jitwarm_vllm import real
+from jitwarm_vllm import processing, real
 from jitwarm_vllm.sampling import sampled
 
-def read(module, **config):
+V2 = "vllm.v1.worker.gpu.model_runner"
+
+def engine(module, **model):
     runner = object.__new__(real.module(module).GPUModelRunner)
-    runner.model_config = SimpleNamespace(max_logprobs=7, logprobs_mode="processed_logprobs")
+    runner.model_config = SimpleNamespace(**{"max_logprobs": 7, "logprobs_mode": "processed_logprobs", **model})
     runner.vocab_size, runner.max_model_len = 1000, 512
-    with LiveObjects(None, runner):
-        found = sampled(WarmupConfig(dtype="float16", **config))
+    return LiveObjects(None, runner)
+
+def read(module):
+    with engine(module):
+        found = sampled(WarmupConfig(dtype="float16"))
     return found and dataclasses.asdict(found)
+
+def n_keys(**model):
+    with engine(V2, **model):
+        [kernel] = [kernel for kernel in processing.kernels() if kernel.name == "sampler_logprobs"]
+        return len(kernel.get_warmup_keys(WarmupConfig(dtype="float16")))
 
 def without(**config):
     try:
@@ -30,13 +40,15 @@ def without(**config):
         return "needs the model"
 
 print(json.dumps([
-    read("vllm.v1.worker.gpu.model_runner"), read("vllm.v1.worker.gpu_model_runner"), without(), without(has_layers=False)
+    read(V2), read("vllm.v1.worker.gpu_model_runner"), without(), without(has_layers=False),
+    n_keys(logprobs_mode="raw_logits"), n_keys(logprobs_mode="raw_logprobs", max_logprobs=0),
+    n_keys(logprobs_mode="raw_logprobs"), n_keys(logprobs_mode="raw_logprobs", max_logprobs=-1)
 ]))
 """
 
 
 @pytest.mark.vllm
-def test_the_engines_own_runner_says_who_samples():
+def test_the_engines_own_runner_says_who_samples_and_what():
     """Before there is one, the question waits for the model; with no engine at all, nobody samples."""
     done = subprocess.run(  # noqa: S603 - the lines above
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, timeout=500, env=dict(os.environ)
@@ -50,4 +62,5 @@ def test_the_engines_own_runner_says_who_samples():
         None,
         None,
         "needs the model",
+        *(0, 1, 4, 18),  # logits alone; the token's own; up to 8 at once; all 1,000, from 16 on in two classes
     ]  # fmt: skip

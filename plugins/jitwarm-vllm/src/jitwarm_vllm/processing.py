@@ -10,9 +10,9 @@ from typing import Any
 
 import triton
 
-from jitwarm import Choices, IntClass, IntRange, JitKernel, TensorSpec
+from jitwarm import Choices, IntClass, IntRange, JitKernel, TensorSpec, WarmupConfig
 from jitwarm_vllm.declaring import declared
-from jitwarm_vllm.sampling import REQUEST_OF_ROW, Sampled, SamplerKernel
+from jitwarm_vllm.sampling import REQUEST_OF_ROW, Sampled, SamplerKernel, sampled
 
 _PLACE = "vllm.v1.worker.gpu.sample."
 _BITS = 32  # tokens per word of the mask of a prompt
@@ -254,12 +254,18 @@ class Logprobs(SamplerKernel):
         vocab_size: IntClass
         topk_block_size: int
 
+    def get_warmup_keys(self, config: WarmupConfig) -> list[Any]:
+        """None where vLLM tells logits as they are."""
+        of_model = sampled(config)
+        is_told = of_model is not None and not of_model.logprobs_mode.endswith("logits")
+        return super().get_warmup_keys(config) if is_told else []
+
     def inputs(self, of_model: Sampled) -> Mapping[str, Any]:
-        """From none beside the token's own to the most that vLLM accepts; of scores there are no probabilities."""
+        """From none beside the token's own to the most that vLLM accepts."""
         most = of_model.max_logprobs if of_model.max_logprobs >= 0 else of_model.vocab_size
         return {
             **super().inputs(of_model),
-            "num_logprobs": Choices() if _is_of_scores(of_model) else IntRange(0, most + 1),
+            "num_logprobs": IntRange(0, most + 1),
             "is_processed": _kinds_of_logits(of_model),
         }
 
@@ -325,10 +331,6 @@ class Ranks(SamplerKernel):
 def _kinds_of_logits(of_model: Sampled) -> Choices:
     """Whether logits are told before they are processed, or after, where a step may have nothing to process."""
     return Choices(False, True) if of_model.logprobs_mode.startswith("processed") else Choices(False)
-
-
-def _is_of_scores(of_model: Sampled) -> bool:
-    return of_model.logprobs_mode.endswith("logits")
 
 
 def kernels() -> list[JitKernel]:
