@@ -41,7 +41,7 @@ class Faulty(FaultyKernel):
         elif word == "sleeps" and rest:  # "sleeps 6 s"
             time.sleep(float(rest.split()[0]))
             builds(key.fault)
-        elif word == "spins":  # "spins 6 s"
+        elif word == "spins" and rest:  # "spins 6 s"
             ends_at = time.monotonic() + float(rest.split()[0])
             while time.monotonic() < ends_at:
                 pass
