@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,3 +65,20 @@ def test_the_engines_own_runner_says_who_samples_and_what():
         "needs the model",
         *(0, 1, 4, 18),  # logits alone; the token's own; up to 8 at once; all 1,000, from 16 on in two classes
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kernel", ["_bincount_kernel", "_bad_words_kernel"])
+def test_a_length_that_nobody_has_said_is_not_guessed(kernel):
+    """The rest of the sampler does not ask for it."""
+    from jitwarm import Unresolved
+    from jitwarm_vllm import processing
+    from jitwarm_vllm.sampling import Sampled
+
+    [declaration] = [kind for kind in (processing.Bincount, processing.BadWords) if kind.place[1] == kernel]
+    declaration = object.__new__(declaration)
+    declaration.module = SimpleNamespace(
+        envs=SimpleNamespace(VLLM_MAX_BAD_WORDS_TOTAL_TOKENS=1024, VLLM_MAX_NUM_BAD_WORDS=128)
+    )
+    assert declaration.inputs(Sampled(1000, "float16", 512, 20, "raw_logprobs"))["room"] == 512
+    with pytest.raises(Unresolved, match="the length that a request may reach"):
+        declaration.inputs(Sampled(1000, "float16", None, 20, "raw_logprobs"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import triton
 
-from jitwarm import Choices, IntClass, IntRange, JitKernel, TensorSpec, WarmupConfig
+from jitwarm import Choices, IntClass, IntRange, JitKernel, TensorSpec, Unresolved, WarmupConfig
 from jitwarm_vllm.declaring import declared
 from jitwarm_vllm.sampling import REQUEST_OF_ROW, Sampled, SamplerKernel, sampled
 
@@ -46,10 +46,6 @@ class MinP(SamplerKernel):
         """As `apply_min_p` launches it."""
         stride = of_model.row_stride(is_processed=True, is_lone=is_lone)
         return self.CompileKey(IntClass.of(stride), IntClass.of(of_model.vocab_size))
-
-    def launch_args(self, key: CompileKey) -> dict[str, Any]:
-        """What the launch passes."""
-        return self.named(key)
 
 
 class Penalties(SamplerKernel):
@@ -115,16 +111,12 @@ class Bincount(SamplerKernel):
 
     def inputs(self, of_model: Sampled) -> Mapping[str, Any]:
         """It sees no logits."""
-        return {"of_model": of_model}
+        return {"of_model": of_model, "room": _room(of_model)}
 
-    def dispatch(self, *, of_model: Sampled) -> CompileKey:
+    def dispatch(self, *, of_model: Sampled, room: int) -> CompileKey:
         """As `bincount` launches it."""
         words = IntClass.of(-(-of_model.vocab_size // _BITS))
-        return self.CompileKey(IntClass.of(of_model.max_model_len), words, IntClass.of(of_model.vocab_size))
-
-    def launch_args(self, key: CompileKey) -> dict[str, Any]:
-        """What the launch passes."""
-        return self.named(key)
+        return self.CompileKey(IntClass.of(room), words, IntClass.of(of_model.vocab_size))
 
 
 class BadWords(SamplerKernel):
@@ -158,18 +150,12 @@ class BadWords(SamplerKernel):
         """Also how much vLLM lets a request forbid."""
         envs = self.module.envs
         n_tokens, n_words = int(envs.VLLM_MAX_BAD_WORDS_TOTAL_TOKENS), int(envs.VLLM_MAX_NUM_BAD_WORDS)
-        return {**super().inputs(of_model), "n_tokens": n_tokens, "n_words": n_words}
+        return {**super().inputs(of_model), "room": _room(of_model), "n_tokens": n_tokens, "n_words": n_words}
 
-    def dispatch(self, *, of_model: Sampled, is_lone: bool, n_tokens: int, n_words: int) -> CompileKey:
+    def dispatch(self, *, of_model: Sampled, is_lone: bool, room: int, n_tokens: int, n_words: int) -> CompileKey:
         """As `apply_bad_words` launches it."""
         stride = of_model.row_stride(is_processed=True, is_lone=is_lone)
-        return self.CompileKey(
-            IntClass.of(stride), IntClass.of(n_tokens), IntClass.of(n_words + 1), IntClass.of(of_model.max_model_len)
-        )
-
-    def launch_args(self, key: CompileKey) -> dict[str, Any]:
-        """What the launch passes."""
-        return self.named(key)
+        return self.CompileKey(IntClass.of(stride), IntClass.of(n_tokens), IntClass.of(n_words + 1), IntClass.of(room))
 
 
 class LogitBias(SamplerKernel):
@@ -230,10 +216,6 @@ class LogitBias(SamplerKernel):
             block_size=triton.next_power_of_2(max(n_allowed, n_biased, n_stop)),
             check_all_masked_rows=is_restoring,
         )
-
-    def launch_args(self, key: CompileKey) -> dict[str, Any]:
-        """What the launch passes."""
-        return self.named(key)
 
 
 class Logprobs(SamplerKernel):
@@ -326,6 +308,15 @@ class Ranks(SamplerKernel):
             "logits_ptr": TensorSpec(key.dtype, ("tokens", "vocab")),
             "token_ids_ptr": TensorSpec("int64", ("tokens",)),
         }
+
+
+def _room(of_model: Sampled) -> int:
+    """Tokens from one request's row of all its tokens to the next one's."""
+    if of_model.max_model_len is None:
+        raise Unresolved(
+            "the length that a request may reach decides this kernel, and nobody has said it", "set max_model_len"
+        )
+    return of_model.max_model_len
 
 
 def _kinds_of_logits(of_model: Sampled) -> Choices:

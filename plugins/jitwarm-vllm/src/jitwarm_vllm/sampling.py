@@ -29,14 +29,14 @@ class Sampled:
     Attributes:
         vocab_size: Without padding.
         dtype: Of the model's logits.
-        max_model_len: Tokens that the state of a request has room for.
+        max_model_len: Tokens that the state of a request has room for; None where nobody has said it.
         max_logprobs: Most that a request may ask for beside the token's own.
         logprobs_mode: vLLM's `--logprobs-mode`.
     """
 
     vocab_size: int
     dtype: str
-    max_model_len: int
+    max_model_len: int | None
     max_logprobs: int
     logprobs_mode: str
 
@@ -57,8 +57,7 @@ def sampled(config: WarmupConfig) -> Sampled | None:
         document = models.load(chosen.model)
         read = models.configuration(config)
         vocab_size = int({**document, **(document.get("text_config") or {})}["vocab_size"])
-        max_model_len = read.max_model_len or vocab_size
-        return Sampled(vocab_size, read.dtype, max_model_len, chosen.max_logprobs, chosen.logprobs_mode)
+        return Sampled(vocab_size, read.dtype, read.max_model_len, chosen.max_logprobs, chosen.logprobs_mode)
     return _of_engine(config)
 
 
@@ -101,6 +100,10 @@ class SamplerKernel(VllmKernel):
     def inputs(self, of_model: Sampled) -> Mapping[str, Any]:
         """What `dispatch` is given: the model's, and spaces of what varies while serving. A lone row is a step's only one."""
         return {"of_model": of_model, "is_lone": Choices(False, True)}
+
+    def launch_args(self, key: Any) -> dict[str, Any]:
+        """What the launch passes: nothing but the key and what is fixed."""
+        return self.named(key)
 
 
 class Temperature(SamplerKernel):
