@@ -119,7 +119,11 @@ class Early:
         """While vLLM measures how much memory the model needs: what is built is in it."""
         self.before_kernels()
         self._log.emit("phase_start", phase="memory profile")
-        yield
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
         self._log.emit("phase_end", phase="memory profile")
 
     def before_kernels(self) -> None:
