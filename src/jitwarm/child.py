@@ -31,6 +31,7 @@ from jitwarm.engine.descendants import adopt_orphans, end_children
 from jitwarm.engine.hosts import INSTALL, require_same
 from jitwarm.engine.jobs import Answer, Job
 from jitwarm.engine.plan import describe_error, outcome_of
+from jitwarm.engine.priority import follow_parent, give_way
 from jitwarm.engine.process_state import ProcessState
 from jitwarm.errors import HostError, JitwarmError
 from jitwarm.events import EventLog
@@ -49,6 +50,7 @@ def main() -> None:
     if sys.argv[1] == "--job":
         sys.exit(_build_one(Path(sys.argv[2])))
     _widen_affinity()
+    follow_parent()
     _be_killed_first()
     adopt_orphans()
     for module in sys.argv[2:]:
@@ -313,7 +315,7 @@ def _limit(memory_bytes: int | None, nice: int) -> None:
         with contextlib.suppress(OSError, ValueError):  # where less is allowed already, that holds
             resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     if nice:
-        os.nice(nice)
+        give_way(nice)
 
 
 def _be_killed_first() -> None:

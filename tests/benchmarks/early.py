@@ -7,7 +7,7 @@ To be run with an interpreter that has vLLM, jitwarm and the example plugin, on 
 three ways take turns: no warm-up, a warm-up at the seam only, and one that begins early. The model is tiny; a stand-in for a disk
 makes its loading take as long as asked, without using a processor. The keys are the example plugin's, in all three DSLs.
 
-`weights` asks what a builder does to a loader that needs a processor: 1.2 GB from a file in the page cache, with and without.
+`weights` asks what a builder does to a loader that needs processors all the time: 1.2 GB from a file in the page cache.
 """
 
 import json
@@ -79,16 +79,21 @@ def weights(n_runs):
         model.mkdir()
         (model / "config.json").write_text(json.dumps(config))
         n_bytes = write(model / "model.safetensors", config)  # and into the page cache
-        seconds = {"none": [], "early": []}
+        found = {way: [] for way in WAYS}
         for number in range(n_runs):
-            for way, so_far in seconds.items():
+            for way, so_far in found.items():
                 directory = Path(scratch, f"{way}{number}")
                 directory.mkdir()
-                so_far.append(started(way, directory, model, load_format="safetensors")["calls"][0][0])
-    none, early = (statistics.median(seconds[way]) for way in ("none", "early"))
-    print(
-        f"{n_bytes / 1e9:.1f} GB of weights: {none:.2f} s alone, {early:.2f} s beside a builder, ratio {early / none:.2f}"
-    )
+                start = started(way, directory, model, load_format="safetensors")
+                so_far.append((start["calls"][0][0], start["start_s"]))
+    print(f"{n_bytes / 1e9:.1f} GB of weights, medians of {n_runs}")
+    for name, of in (("loading", 0), ("start", 1)):
+        none, seam, early = (statistics.median(run[of] for run in found[way]) for way in WAYS)
+        print(
+            f"{name:>8}: none {none:.2f} s, seam {seam:.2f} s, early {early:.2f} s, "
+            f"seam / none {seam / none:.2f}, early / none {early / none:.2f}",
+            flush=True,
+        )
 
 
 def main():

@@ -37,11 +37,13 @@ def begin(tmp_path):
     """Start a builder for these keys, as a worker does; several share a node."""
     begun = []
 
-    def begin(*does, start="", **config):
+    def begin(*does, start="", while_loading=False, **config):
         settings = Settings(cache_dir=str(tmp_path / "store"), plugins=("faulty",), run_id=RUN, workers=2)
         known = WarmupConfig(extra={"faulty": {"does": list(does)}}, has_layers=False, **config)
         spec = Spec(known, settings, "cuda:90", start=start)
         begun.append(EarlyBuilder(spec))
+        if not while_loading:
+            begun[-1].loaded()  # else it gives way to the tests that run beside this one
         return begun[-1]
 
     yield begin
@@ -170,17 +172,31 @@ def test_who_still_waits_for_its_turn_goes_when_its_worker_warms_up(begin):
     wait_until(lambda: is_over(waiting), "it is gone")
 
 
-def test_it_gives_way_to_everything(begin):
-    builder = begin("sleeps 60 s")
+def test_it_gives_way_to_everything_while_weights_are_loaded(begin):
+    """Where the kernel divides processors among sessions, a process's own priority says nothing outside of its session."""
+    builder = begin("sleeps 60 s", while_loading=True)
     wait_until(notes, "the key is being built", 90)
-    for pid in (builder.pid, notes()[0]["pid"]):
+    compiling = notes()[0]["pid"]
+    assert os.getsid(builder.pid) != os.getsid(compiling)
+    for pid in (builder.pid, compiling):
         assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+        assert of_session(pid) in (19, None)
+    builder.loaded()
+    for pid in (builder.pid, compiling):
+        wait_until(lambda: of_session(pid) in (0, None), "it is as others again")  # noqa: B023 - called here
+
+
+def of_session(pid):
+    """The priority of a process's session, where sessions have one."""
+    place = Path(f"/proc/{pid}/autogroup")
+    return int(place.read_text().split()[-1]) if place.exists() else None
 
 
 @pytest.mark.parametrize(("does", "is_awaited"), [("sleeps 60 s", False), ("spins 60 s", True)])
 def test_one_that_comes_no_further_is_not_waited_for(begin, monkeypatch, does, is_awaited):
     """A compile that takes long, and has a processor, is waited for; one that has none is not."""
     monkeypatch.setattr("jitwarm.early.node._STALLED_S", 2.0)
+    monkeypatch.setattr("jitwarm.early.progress._SHARE", 0.02)  # other tests want processors as well
     builder = begin(does)
     wait_until(notes, "the key is being built", 90)
     [planned] = builder._node._planned()

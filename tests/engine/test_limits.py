@@ -197,7 +197,7 @@ def test_what_the_budget_left_is_built_in_the_background_with_the_lowest_priorit
     plan = made.plan()
     assert made.run(plan).outcomes == {"compiled": 1, "skipped": 2}
     finish(made, plan)
-    assert [noted["priority"] for noted in builds() if noted["does"] == "priority"] == [19]
+    assert [noted["priority"] for noted in builds() if noted["does"] == "priority"] == [[19, 19]]
     rows = run(root, "builds 1", "builds 2", "tells its priority")
     assert [outcome for outcome, _ in rows] == ["loaded"] * 3
 

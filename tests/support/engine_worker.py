@@ -5,6 +5,8 @@ switched it off (Triton has no CPU backend), and with it the monitor's Triton ho
 `kernel.warmup` with a launch's arguments stands for the launch: both go through the same look-up.
 """
 
+import os
+
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from jitwarm.errors import NoDeviceError
@@ -58,6 +60,14 @@ class MonitoredCPUWorker(CPUWorker):
 
         arguments = GEMM.factory_args(GEMM.dispatch(m=m, n=n, k=k, dtype="float32"))
         return _attempt(lambda: GEMM.factory(**arguments))
+
+
+class ApartCPUWorker(MonitoredCPUWorker):
+    """Each rank has a store of its own, as on nodes that share no file system."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        os.environ["JITWARM_CACHE_DIR"] += f"-{self.rank}"
 
 
 class SteppingCPUWorker(MonitoredCPUWorker):

@@ -1,5 +1,6 @@
 """Tuned artifacts in a real engine of two ranks: tuned once, applied by both or by none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ IN_USE = [["tuned_in_use", []]]
 @pytest.fixture
 def start(start_engine, site):
     install(site, "tuned_kernels", PACKAGE.read_text(), plugin="tuned")
-    return lambda **variables: start_engine(
+    return lambda worker_cls=TWO_RANKS["worker_cls"], **variables: start_engine(
         IN_USE,
-        TWO_RANKS,
+        {**TWO_RANKS, "worker_cls": worker_cls},
         JITWARM_PLUGINS="tuned",
         VLLM_CPU_OMP_THREADS_BIND="0|1",
         VLLM_CPU_NUM_OF_RESERVED_CPU="0",
@@ -52,6 +53,24 @@ def test_one_rank_tunes_both_apply_and_the_next_start_finds_it(start):
     assert mine.startswith("found by rank 0, process ")
     assert third.all("entry_damaged")
     assert len(third.all("tune_end")) == 2
+
+
+@pytest.mark.timeout(1000)  # two starts
+def test_a_hit_on_one_rank_and_a_miss_on_the_other_do_not_part_them(start):
+    """As on two nodes, of which one has lost its store: the bytes go through the engine's own process group."""
+    first = start(worker_cls="engine_worker.ApartCPUWorker")
+    stores = [first.store.with_name(f"{first.store.name}-{rank}") for rank in (0, 1)]
+    [[mine, others]] = first.answer["calls"]
+    assert mine == others
+    assert mine.startswith("found by rank 0")
+    for kept in (stores[1] / "tuned").iterdir():
+        kept.unlink()
+
+    second = start(worker_cls="engine_worker.ApartCPUWorker")
+    assert second.answer["calls"] == first.answer["calls"]
+    ends = [replace(first, store=store).all("tune_end") for store in stores]
+    assert [len(tuned) for tuned in ends] == [1, 0]  # in the first start, by the first rank
+    assert list((stores[1] / "tuned").glob("*.bin"))
 
 
 def test_a_rank_that_cannot_list_keeps_both_from_applying_and_the_engine_serves(start):

@@ -89,6 +89,21 @@ BAMBA_9B = {
     "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 32,
     "attn_layer_indices": [9, 18, 27], "max_position_embeddings": 262144,
 }  # fmt: skip
+GRANITE4_H_SMALL = {  # the state layers as published, without the experts
+    "architectures": ["GraniteMoeHybridForCausalLM"], "model_type": "granitemoehybrid", "torch_dtype": "bfloat16",
+    "hidden_size": 4096, "hidden_act": "silu", "num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 40,
+    "layer_types": [*["mamba"] * 5, "attention", *["mamba"] * 9, "attention", *["mamba"] * 9, "attention", *["mamba"] * 9,
+                    "attention", *["mamba"] * 4],
+    "mamba_conv_bias": True, "mamba_d_conv": 4, "mamba_d_head": 64, "mamba_d_state": 128, "mamba_expand": 2,
+    "mamba_n_groups": 1, "mamba_n_heads": 128, "intermediate_size": 768, "max_position_embeddings": 131072,
+}  # fmt: skip
+NEMOTRON_H_8B = {
+    "architectures": ["NemotronHForCausalLM"], "model_type": "nemotron_h", "torch_dtype": "bfloat16", "hidden_size": 4096,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "num_hidden_layers": 52, "conv_kernel": 4,
+    "hybrid_override_pattern": "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-", "mamba_head_dim": 64,
+    "mamba_hidden_act": "silu", "mamba_num_heads": 128, "n_groups": 8, "ssm_state_size": 128, "use_conv_bias": True,
+    "intermediate_size": 21504, "max_position_embeddings": 8192,
+}  # fmt: skip
 
 MOE_MODELS = {
     "Mixtral-8x7B": MIXTRAL,
@@ -102,4 +117,12 @@ MOE_MODELS = {
     "DeepSeek-V2-Lite": DEEPSEEK_V2_LITE,
     "Llama-4-Scout": LLAMA4_SCOUT,
     "Qwen3-Next-80B-A3B": QWEN3_NEXT,
+}
+WHOLE_MODELS = {  # one of each kind, with what the sampler asks for
+    "Llama-3.1-8B": {**LLAMA31_8B, "vocab_size": 128256},
+    "Llama-3.1-8B NVFP4": {**LLAMA31_8B_NVFP4, "vocab_size": 128256},
+    "Mixtral-8x7B GPTQ int4": {**MIXTRAL_GPTQ, "vocab_size": 32000},
+    "Gemma-3-12B": {**GEMMA3_12B, "vocab_size": 262208},
+    "Granite-4.0-H-Small": {**GRANITE4_H_SMALL, "vocab_size": 100352},
+    "Qwen3-Next-80B-A3B": {**QWEN3_NEXT_80B, "vocab_size": 151936},
 }

@@ -7,7 +7,9 @@ import json
 import sys
 import tempfile
 import types
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,14 +45,36 @@ class StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
-def gpu_functions(target):
-    """The convolution's host functions as a GPU's process has them: on a CPU platform others take their names."""
-    now = real.module(state.CausalConv1dUpdate.place[0])
-    spec = importlib.util.spec_from_file_location("vllm_causal_conv1d_of_a_gpu", now.__file__)
+def gpu_functions(target, declaration):
+    """A kernel's host functions as a GPU's process has them: on a CPU platform others take their names."""
+    now = real.module(declaration.place[0])
+    spec = importlib.util.spec_from_file_location(f"{declaration.__name__}_of_a_gpu", now.__file__)
     module = importlib.util.module_from_spec(spec)
     with answering_for(target):
         spec.loader.exec_module(module)
+    module.torch = TorchOfADevice()
     return module
+
+
+class ConvolvedError(Exception):
+    """Behind the convolution, prompts take kernels that are not declared here."""
+
+
+def convolved(function, *args, **kwargs):
+    """Call vLLM's function, and end the step."""
+    function(*args, **kwargs)
+    raise ConvolvedError
+
+
+class TorchOfADevice:
+    """`torch` whose `empty_like` strides meta tensors as any other: of themselves they forget what a lone row keeps."""
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+    def empty_like(self, x):
+        strides = torch.empty_like(torch.empty_strided(x.shape, x.stride(), dtype=x.dtype)).stride()
+        return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device)
 
 
 @dataclass
@@ -73,7 +97,7 @@ class Gdn:
     cache_mode: str = "none"
     max_num_seqs: int = 256
     n_draft: int = 0
-    n_random: int = 300
+    n_random: int = 100
 
     def config(self):
         file = Path(tempfile.mkdtemp()) / "config.json"
@@ -86,7 +110,7 @@ class Gdn:
         )  # fmt: skip
 
     def kernels(self):
-        kernels = state.kernels()
+        kernels = [kernel for kernel in state.kernels() if kernel.name != "selective_scan_update"]
         if not self.is_live:
             return kernels
         engine = Engine(self)
@@ -99,9 +123,13 @@ class Gdn:
         counts += [rng.randint(1, self.max_num_seqs) for _ in range(self.n_random)]
         engine = Engine(self)
         with answering_for(target):
-            engine.layer_module.causal_conv1d_update = gpu_functions(target).causal_conv1d_update
+            of_gpu = gpu_functions(target, state.CausalConv1dUpdate)
+            engine.layer_module.causal_conv1d_update = of_gpu.causal_conv1d_update
+            engine.layer_module.causal_conv1d_fn = partial(convolved, of_gpu.causal_conv1d_fn)
             for n_seqs in counts:
-                engine.decode(n_seqs)
+                engine.step([1] * n_seqs)
+                engine.step([1] * (n_seqs - 1) + [rng.randint(2, 512)])
+            engine.step([1], n_computed=0)
         return len(counts)
 
 
@@ -189,20 +217,22 @@ class Engine:
         )  # fmt: skip
         return gdn_attn.GDNAttentionMetadataBuilder(spec, ["gdn"], self.vllm_config, torch.device("meta"))
 
-    def decode(self, n_seqs):
-        """One step in which each sequence decodes a token, as the runner builds it and the layer runs it."""
-        backend = real.module("vllm.v1.attention.backend")
-        starts = torch.arange(n_seqs + 1, dtype=torch.int32)
+    def step(self, lengths, n_computed=8192):
+        """One step with so many tokens of each sequence, as the runner builds it and the layer runs it."""
+        backend, n_seqs, n_tokens = real.module("vllm.v1.attention.backend"), len(lengths), sum(lengths)
+        starts = torch.cumsum(torch.tensor([0, *lengths], dtype=torch.int32), 0, dtype=torch.int32)
         common = backend.CommonAttentionMetadata(
             query_start_loc=starts.to("meta"), query_start_loc_cpu=starts, seq_lens=meta(n_seqs, dtype=torch.int32),
-            num_reqs=n_seqs, num_actual_tokens=n_seqs, max_query_len=1, max_seq_len=8192,
-            block_table_tensor=self.table[:n_seqs], slot_mapping=meta(n_seqs, dtype=torch.int64),
-            seq_lens_cpu_upper_bound=torch.full((n_seqs,), 8192, dtype=torch.int32),
+            num_reqs=n_seqs, num_actual_tokens=n_tokens, max_query_len=max(lengths), max_seq_len=16384,
+            block_table_tensor=self.table[:n_seqs], slot_mapping=meta(n_tokens, dtype=torch.int64),
+            seq_lens_cpu_upper_bound=torch.tensor(lengths, dtype=torch.int32) + n_computed,
+            is_prefilling=torch.tensor([length > 1 or not n_computed for length in lengths]),
         )  # fmt: skip
         metadata = self.builder.build(0, common)
         self.layer_module.get_forward_context = lambda: SimpleNamespace(attn_metadata={"gdn": metadata})
         torch.ops.vllm.qwen_gdn_attention_core = self._core
-        self.layer.forward_cuda(meta(n_seqs, 64))
+        with suppress(ConvolvedError):
+            self.layer.forward_cuda(meta(n_tokens, 64))
 
     def _core(self, mixed_qkv, b, a, out, layer_name):
         del layer_name
@@ -213,14 +243,21 @@ class Engine:
         self.layer._forward_core(mixed_qkv=mixed_qkv, b=b, a=a, core_attn_out=out)  # noqa: SLF001
 
 
-def cases():
-    """Name -> case. What vLLM's modules import is imported here."""
+def prepare(*modules):
+    """Import vLLM's modules, as far as that needs a hand where there is no GPU."""
     torch._dynamo.config.disable = True  # noqa: SLF001 - vLLM compiles a function that splits a tensor
     if importlib.util.find_spec("compressed_tensors") is None:
         sys.meta_path.append(StandIn())
     state.kernels()
-    for name in (_LAYER, "vllm.v1.attention.backends.gdn_attn", "vllm.v1.kv_cache_interface", "vllm.config"):
+    for name in modules:
         real.module(name)
+    for module in [module for module in sys.modules.values() if vars(module).get("PIN_MEMORY") is True]:
+        module.PIN_MEMORY = False  # there is no device for which to pin
+
+
+def cases():
+    """Name -> case. What vLLM's modules import is imported here."""
+    prepare(_LAYER, "vllm.v1.attention.backends.gdn_attn", "vllm.v1.kv_cache_interface", "vllm.config")
     next_80b, dense = published.QWEN3_NEXT_80B, published.QWEN35_DENSE
     eager = {"is_compiled": False, "cudagraph_capture_sizes": ()}
     return {

@@ -5,7 +5,7 @@ import json
 import published
 import pytest
 
-from jitwarm import AttentionGroup, MoELayer, WarmupConfig
+from jitwarm import AttentionGroup, MoELayer, NeedsModel, WarmupConfig
 from jitwarm_vllm import models
 from jitwarm_vllm.quantization import ModelConfigError
 
@@ -120,6 +120,18 @@ def test_the_settings_name_a_model_and_how_it_is_divided(model, path):
 
 def test_the_users_dtype_goes_before_the_models(model):
     assert models.configuration(config_of(model=str(model), dtype="bfloat16")).dtype == "bfloat16"
+
+
+def test_before_an_engine_has_layers_the_named_model_says_what_they_will_be(model):
+    """An early builder asks so: a configuration that refuses to answer for layers."""
+    extra = {"vllm_kernels": {"model": str(model)}}
+    config = WarmupConfig(tp_size=2, has_layers=False, extra=extra).for_kernels()
+    assert models.configuration(config).moe == models.read(published.MIXTRAL_GPTQ, tp_size=2).moe
+
+
+def test_where_no_model_is_named_layers_are_waited_for():
+    with pytest.raises(NeedsModel):
+        _ = models.configuration(WarmupConfig(has_layers=False).for_kernels()).moe
 
 
 def test_live_layers_go_before_the_model_in_the_settings(model):

@@ -1,19 +1,19 @@
 """What state kernels declare is what vLLM's own layer asks for: over the files of a GPU wheel, and over the CPU build.
 
-Each comparison runs a GDN layer from its projections on, with the metadata builder, at the ends of every region and for 300
-random numbers of sequences; see `state_cases`.
+Each comparison runs a GDN or a Mamba-2 layer from its projections on, with the metadata builder, at the ends of every region and
+for 100 random numbers of sequences, that decode alone and beside prompts; see `state_cases` and `mamba_cases`.
 """
 
 import json
 
 import pytest
 import support_attention
-from published import QWEN3_NEXT_80B
+from published import GRANITE4_H_SMALL, QWEN3_NEXT_80B
 from test_attention import check, check_bake, rows
 
 wheel_files = support_attention.wheel_files  # a fixture
 TARGETS = ("cuda:90", "cuda:100")
-CASES = (
+GDN_CASES = (
     "Qwen3-Next-80B-A3B",
     "Qwen3-Next-80B-A3B, TP 8",
     "Qwen3-Next-80B-A3B, TP 16, eager",
@@ -28,35 +28,63 @@ CASES = (
     "live, few captured sizes, wide table",
     "live, aligned pages",
 )
+MAMBA2_CASES = (
+    "Granite-4.0-H-Small",
+    "Granite-4.0-H-Small, TP 8",
+    "Granite-4.0-H-Small, TP 32",
+    "Nemotron-H-8B",
+    "Nemotron-H-8B, TP 8, eager",
+    "three sequences",
+    "live Granite-4.0-H-Small",
+    "live, few captured sizes, wide table",
+    "live, aligned pages",
+)
+CASES = [("state_cases", case) for case in GDN_CASES] + [("mamba_cases", case) for case in MAMBA2_CASES]
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("case", CASES)
-def test_declared_is_what_the_wheels_layer_asks_for(wheel_files, target, case):
-    check(support_attention.document(target, *wheel_files, cases="state_cases")[case])
+@pytest.mark.parametrize(("cases", "case"), CASES)
+def test_declared_is_what_the_wheels_layer_asks_for(wheel_files, target, cases, case):
+    check(support_attention.document(target, *wheel_files, cases=cases)[case])
 
 
 @pytest.mark.vllm
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("case", CASES)
-def test_declared_is_what_the_cpu_builds_layer_asks_for(target, case):
-    check(support_attention.document(target, cases="state_cases")[case])
+@pytest.mark.parametrize(("cases", "case"), CASES)
+def test_declared_is_what_the_cpu_builds_layer_asks_for(target, cases, case):
+    check(support_attention.document(target, cases=cases)[case])
 
 
-# vLLM 0.33: the convolution, and the recurrence, whose tiles differ with the number of sequences on Blackwell GPUs.
+@pytest.mark.vllm
+def test_tuned_blocks_are_those_of_vllms_file():
+    """The CPU build brings the files of every device. Here two of them hold for 1 to 256 sequences."""
+    found = support_attention.document("cuda:90", cases="mamba_cases")["Nemotron-H-8B, tuned"]
+    check(found)
+    assert found["_selective_scan_update_kernel"]["declared"] == 2
+
+
+# vLLM 0.33: the convolution of prompts and of decodes, and the recurrence, whose tiles differ with the number of sequences on
+# Blackwell GPUs.
 COUNTS = {
-    ("cuda:90", "Qwen3-Next-80B-A3B"): (3, 1),
-    ("cuda:100", "Qwen3-Next-80B-A3B"): (3, 2),
-    ("cuda:90", "Qwen3.5, eager"): (3, 2),
-    ("cuda:90", "live, few captured sizes, wide table"): (5, 2),
+    ("cuda:90", "state_cases", "Qwen3-Next-80B-A3B"): (1, 3, 1),
+    ("cuda:100", "state_cases", "Qwen3-Next-80B-A3B"): (1, 3, 2),
+    ("cuda:90", "state_cases", "Qwen3.5, eager"): (1, 3, 2),
+    ("cuda:90", "state_cases", "live, few captured sizes, wide table"): (1, 5, 2),
+    ("cuda:90", "mamba_cases", "Granite-4.0-H-Small"): (2, 3, 1),
+    ("cuda:90", "mamba_cases", "Granite-4.0-H-Small, TP 32"): (6, 3, 2),
+    ("cuda:90", "mamba_cases", "live, few captured sizes, wide table"): (2, 6, 2),
+}
+RECURRENCES = {
+    "state_cases": "fused_recurrent_gated_delta_rule_packed_decode_kernel",
+    "mamba_cases": "_selective_scan_update_kernel",
 }
 
 
-@pytest.mark.parametrize(("target", "case"), COUNTS)
-def test_decode_steps_have_so_many_keys(wheel_files, target, case):
-    found = support_attention.document(target, *wheel_files, cases="state_cases")[case]
-    kernels = ("_causal_conv1d_update_kernel", "fused_recurrent_gated_delta_rule_packed_decode_kernel")
-    assert tuple(found[name]["declared"] for name in kernels) == COUNTS[target, case]
+@pytest.mark.parametrize(("target", "cases", "case"), COUNTS)
+def test_steps_have_so_many_keys(wheel_files, target, cases, case):
+    found = support_attention.document(target, *wheel_files, cases=cases)[case]
+    kernels = ("_causal_conv1d_fwd_kernel", "_causal_conv1d_update_kernel", RECURRENCES[cases])
+    assert tuple(found[name]["declared"] for name in kernels) == COUNTS[target, cases, case]
 
 
 SERVING = """
@@ -65,27 +93,36 @@ max_num_batched_tokens = 2
 cudagraph_capture_sizes = [1, 2]
 [extra.vllm_kernels]
 model = "{model}"
-block_size = 544
+block_size = {block_size}
 """
 SMALL = {**QWEN3_NEXT_80B, "num_experts": 0, "num_hidden_layers": 4}
+SMALL_KEYS = {"causal_conv1d_fwd": 1, "causal_conv1d_update": 2, "gdn_packed_decode": 1}
+GRANITE_KEYS = {"causal_conv1d_fwd": 2, "causal_conv1d_update": 2, "selective_scan_update": 1}
 
 
-def baked(tmp_path, target, *wheel):
-    (tmp_path / "config.json").write_text(json.dumps(SMALL))
-    return support_attention.bake(tmp_path, SERVING.format(model=tmp_path / "config.json"), target, *wheel)
+def baked(tmp_path, target, *wheel, document=SMALL, block_size=544):
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    return support_attention.bake(
+        tmp_path, SERVING.format(model=tmp_path / "config.json", block_size=block_size), target, *wheel
+    )
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_state_kernels_compile_where_no_gpu_is(wheel_files, tmp_path, target):
     done = baked(tmp_path, target, *wheel_files)
-    assert check_bake(done) == {"causal_conv1d_update": 2, "gdn_packed_decode": 1}
+    assert check_bake(done) == SMALL_KEYS
     # Both targets' launches overlap, whatever the platform says on which the keys are listed.
     assert all(json.loads(row["key"])["launch_pdl"] == ["bool", "true"] for row in rows(done)["causal_conv1d_update"])
 
 
 @pytest.mark.vllm
 def test_state_kernels_of_the_cpu_build_compile_where_no_gpu_is(tmp_path):
-    assert check_bake(baked(tmp_path, "cuda:90")) == {"causal_conv1d_update": 2, "gdn_packed_decode": 1}
+    assert check_bake(baked(tmp_path, "cuda:90")) == SMALL_KEYS
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_mamba2_kernels_compile_where_no_gpu_is(wheel_files, tmp_path, target):
+    assert check_bake(baked(tmp_path, target, *wheel_files, document=GRANITE4_H_SMALL, block_size=4096)) == GRANITE_KEYS
 
 
 @pytest.mark.parametrize(

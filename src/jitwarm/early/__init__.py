@@ -8,6 +8,7 @@ the key's lock. So nothing has to be handed over: a worker finds in the store wh
 builds the rest. If a builder dies the next one has its turn; when a worker ends, its builder ends with it.
 """
 
+from jitwarm.early.behind import Behind
 from jitwarm.early.handle import EarlyBuilder, Spec
 
-__all__ = ["EarlyBuilder", "Spec"]
+__all__ = ["Behind", "EarlyBuilder", "Spec"]

@@ -1,13 +1,11 @@
 """The early builder: `python -m jitwarm.early`, started by a worker, with a spec on stdin and then what the worker tells.
 
-It gives way to everything: lowest priority, idle I/O class, half of the processors while weights are loaded. It sees no GPU, and
+It gives way to everything while weights are loaded: lowest priority, idle I/O class, half of the processors. It sees no GPU, and
 ends when stdin is closed: its compile processes see their sockets close, and end as well.
 """
 
-import ctypes
 import dataclasses
 import os
-import platform
 import select
 import sys
 import threading
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING
 from jitwarm.early.handle import AT_THE_SEAM, LOADED, Spec
 from jitwarm.early.node import Node
 from jitwarm.engine.container import usable_cpus
+from jitwarm.engine.priority import come_forward, give_way
 from jitwarm.environment import CACHE_VARIABLES
 from jitwarm.errors import text_of
 from jitwarm.events import EventLog
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
     from jitwarm.engine.schedule import Item
 
 _POLL_S = 1.0
-_LAST_PRIORITY = 19
-# ioprio_set(IOPRIO_WHO_PROCESS, 0, class idle): no library has it, and the number of the call is the architecture's.
-_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
-_IDLE = 3 << 13
 
 
 class _Builder:
@@ -91,24 +86,16 @@ class _Builder:
             session.finish()
 
     def _widen(self) -> None:
+        come_forward()
         self._n_workers = self._most_workers
         if self._prefetch is not None:
             self._prefetch.widen(self._n_workers)
 
 
-def give_way() -> None:
-    """Let everything else go first; the compile processes inherit it."""
-    with suppress(OSError, AttributeError):
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))  # a bound worker passes its one core on
-    with suppress(OSError):
-        os.nice(_LAST_PRIORITY)
-    if number := _IOPRIO_SET.get(platform.machine()):
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).syscall(number, 1, 0, _IDLE)
-
-
 def main() -> None:
     """One turn, then the end."""
+    with suppress(OSError, AttributeError):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))  # a bound worker passes its one core on
     give_way()
     worker = FileIO(sys.stdin.fileno())  # unbuffered: what follows the spec is `listen`'s
     spec = Spec.from_json(worker.readline().decode())

@@ -53,13 +53,18 @@ def born(pid: int) -> int:
 
 def processor_seconds(pid: int) -> float:
     """What a process has used, with its living descendants and those that were waited for; 0.0 where nobody can see it."""
-    all_of_them = _processes()
-    family, parents = set(), {pid}
-    while parents:
-        family |= parents
-        parents = {child for child, status in all_of_them.items() if int(status[1]) in parents}
-    ticks = sum(int(number) for one in family if one in all_of_them for number in all_of_them[one][11:15])
+    ticks = sum(int(number) for status in family(pid).values() for number in status[11:15])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def family(pid: int) -> dict[int, list[str]]:
+    """A process and its living descendants: what the kernel says of each, from its state on."""
+    all_of_them = _processes()
+    found, parents = set(), {pid}
+    while parents:
+        found |= parents
+        parents = {child for child, status in all_of_them.items() if int(status[1]) in parents}
+    return {one: all_of_them[one] for one in found if one in all_of_them}
 
 
 def _children() -> list[int]:

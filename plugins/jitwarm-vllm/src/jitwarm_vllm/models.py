@@ -27,7 +27,8 @@ class Settings:
     """`[extra.vllm_kernels]`, or `--set vllm_kernels.<name>=...`.
 
     Attributes:
-        model: A `config.json`, or the directory that holds it. Not needed inside the engine, where live layers hold.
+        model: A `config.json`, or the directory that holds it. Inside an engine live layers hold; it tells what to build before
+            they are there.
         tensor_parallel_size: Ranks that share each layer; 0 for the configuration's `tp_size`.
         enable_expert_parallel: Whether these ranks divide the experts instead of dividing each of them.
         dtype: Of the activations, where it is not the model's own.
@@ -81,11 +82,14 @@ def settings(config: WarmupConfig) -> Settings:
 def configuration(config: WarmupConfig) -> WarmupConfig:
     """`config` with its attention groups and MoE layers: the engine's own, else those of the `model` in the settings.
 
+    Before an engine has its layers, too, the `model` says what they will be, so that its keys are built while weights are loaded.
+    The layers decide when they are there; a key that they do not have was built for nothing.
+
     Raises:
         ModelConfigError: The settings or the model's `config.json` are wrong.
     """
     chosen = settings(config)
-    if config.attention or config.moe or not chosen.model:
+    if not chosen.model or (config.has_layers and (config.attention or config.moe)):
         return config
     given = {name: getattr(config, name) for name in _FROM_CONFIG}
     if config.max_model_len is not None:

@@ -16,6 +16,8 @@ _REMEMBERED = (
     ("vllm.utils.platform_utils", "get_device_name_as_file_name"),
     ("vllm.model_executor.layers.fused_moe.fused_moe", "get_moe_configs"),
     ("vllm.model_executor.layers.fused_moe.utils", "enable_swap_ab"),
+    ("vllm.model_executor.layers.mamba.ops.mamba_ssm", "get_ssm_configs"),
+    ("vllm.model_executor.layers.mamba.ops.mamba_ssm", "_try_get_optimal_ssm_config_cached"),
 )
 
 

@@ -9,6 +9,7 @@
 All of it is a head start and no more: whatever fails here, the warm-up does.
 """
 
+import dataclasses
 import os
 import sys
 import threading
@@ -18,7 +19,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import TYPE_CHECKING, Any
 
 from jitwarm.contract.config import WarmupConfig
-from jitwarm.early import EarlyBuilder, Spec
+from jitwarm.early import Behind, EarlyBuilder, Spec
 from jitwarm.environment import CACHE_VARIABLES
 from jitwarm.errors import text_of
 from jitwarm.events import EventLog
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from jitwarm.engine.plan import Plan
     from jitwarm.session import Session
 
-# A loader takes the interpreter's lock back after each copy: beside a thread that imports it would wait 5 ms each time.
-_SWITCH_S = 1e-4
 _ATTRIBUTE = "_jitwarm_early"
 _DURING = "vLLM's start, before the warm-up"
 _ENVELOPE = frozenset({"v", "t_ns", "mono_ns", "run", "pid"})
@@ -96,6 +95,7 @@ class Early:
         self.loaded: set[str] = set()
         self._prepared: tuple[Session, Plan] | None = None
         self._thread: threading.Thread | None = None
+        self._behind = Behind()
         self._accounts = ExitStack()
         self._is_loaded = False
         self._builder = EarlyBuilder(spec)
@@ -113,6 +113,7 @@ class Early:
             raise
         self._log.emit("phase_end", phase="load model")
         self._builder.loaded()
+        self._behind.release()
 
     @contextmanager
     def profiling(self) -> Iterator[None]:
@@ -129,16 +130,17 @@ class Early:
     def before_kernels(self) -> None:
         """From here on vLLM launches kernels: what is built is loaded, and until the seam what compiles is told.
 
-        Again is harmless; where the keys are not listed yet, nothing happens.
+        Again is harmless. Imports that the loader left no time for are waited for: the warm-up would need them next.
         """
-        if self._prepared is None or self._is_loaded:
+        if self._is_loaded:
             return
         self._is_loaded = True
         try:
-            self._load(*self._prepared)
+            self._load()
         except Exception as exc:  # noqa: BLE001 - a head start
             self._log.emit("early_failed", error=text_of(exc))
-        self._accounts.enter_context(self._accounting(*self._prepared))
+        if self._prepared:
+            self._accounts.enter_context(self._accounting(*self._prepared))
 
     def will_build(self, fingerprint: str) -> bool:
         """Whether a builder of this node has a key on its list."""
@@ -149,8 +151,7 @@ class Early:
         self._accounts.close()
         self._builder.loaded()
         self._builder.at_seam()
-        if self._thread:
-            self._thread.join()  # plugins are not asked from two threads
+        self._await_plan()
         self._keep_log()
 
     def close(self) -> None:
@@ -164,44 +165,58 @@ class Early:
 
     def _prepare(self) -> None:
         """Let plugins be imported and keys be listed, while this thread waits for weights."""
+        self._behind = Behind()
         with suppress(RuntimeError):
             self._thread = threading.Thread(target=self._plan, name="jitwarm: early", daemon=True)
             self._thread.start()
 
-    def _plan(self) -> None:
-        before = sys.getswitchinterval()
-        try:
-            sys.setswitchinterval(_SWITCH_S)
-            with suppress(OSError, AttributeError):
-                os.sched_setaffinity(0, range(os.cpu_count() or 1))  # this thread's; the worker may be bound to a core
-            from jitwarm.contract.target import Target  # noqa: PLC0415 - a start waits for none of these imports
-            from jitwarm.session import Session  # noqa: PLC0415 - as above
-            from jitwarm.settings import Asked, read_learned  # noqa: PLC0415 - as above
+    def _await_plan(self) -> None:
+        """Plugins are not asked from two threads; one that hangs is left to the deadlines of the warm-up."""
+        self._behind.release()
+        if thread := self._thread:
+            thread.join(self._spec.settings.plan_timeout_s)
+            self._thread = None
 
-            settings = self._spec.settings
-            session = Session(
-                Asked(self._spec.config, settings, read_learned(settings)),
-                Target.parse(self._spec.target),
-                prepare_thread=device_chooser(self._worker),
-                listeners=[self._forward],
-                role="early",
-            )
-            self._log.emit("phase_start", phase="early plan")
-            self._prepared = session, session.plan()
-            self._log.emit("phase_end", phase="early plan")
+    def _plan(self) -> None:
+        with suppress(OSError, AttributeError):
+            os.sched_setaffinity(0, range(os.cpu_count() or 1))  # this thread's; the worker may be bound to a core
+        try:
+            with self._behind:
+                self._prepared = self._planned()
         except Exception as exc:  # noqa: BLE001 - a head start
             self._log.emit("early_failed", error=text_of(exc))
-        finally:
-            sys.setswitchinterval(before)
 
-    def _load(self, session: "Session", plan: "Plan") -> None:
+    def _planned(self) -> tuple["Session", "Plan"]:
+        from jitwarm.contract.target import Target  # noqa: PLC0415 - a start waits for none of these imports
+        from jitwarm.session import Session  # noqa: PLC0415 - as above
+        from jitwarm.settings import Asked, read_learned  # noqa: PLC0415 - as above
+
+        settings = self._spec.settings
+        patient = dataclasses.replace(settings, plan_timeout_s=threading.TIMEOUT_MAX)  # it may be held back for long
+        session = Session(
+            Asked(self._spec.config, patient, read_learned(settings)),
+            Target.parse(self._spec.target),
+            prepare_thread=device_chooser(self._worker),
+            listeners=[self._forward],
+            role="early",
+        )
+        self._log.emit("phase_start", phase="early plan")
+        plan = session.plan()
+        self._log.emit("phase_end", phase="early plan")
+        return session, plan
+
+    def _load(self) -> None:
         """Load what is built by now."""
         self._log.emit("phase_start", phase="early load")
         start = time.monotonic()
-        self.loaded = session.load_ready(plan)
+        self._await_plan()
+        n_planned = 0
+        if self._prepared:
+            session, plan = self._prepared
+            self.loaded, n_planned = session.load_ready(plan), plan.n_keys
         seconds = round(time.monotonic() - start, 4)
         self._log.emit("phase_end", phase="early load")
-        self._log.emit("loaded_early", n=len(self.loaded), n_planned=plan.n_keys, seconds=seconds)
+        self._log.emit("loaded_early", n=len(self.loaded), n_planned=n_planned, seconds=seconds)
         self._keep_log()
 
     def _accounting(self, session: "Session", plan: "Plan") -> AbstractContextManager[None]:
