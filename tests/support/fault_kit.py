@@ -123,7 +123,8 @@ def meets(other, name):
 
 def tells_its_priority():
     sessions = Path("/proc/self/autogroup")
-    of_session = int(sessions.read_text().split()[-1]) if sessions.exists() else os.nice(0)
+    said = sessions.read_text().split() if sessions.exists() else []  # empty in the session of the machine's first process
+    of_session = int(said[-1]) if said else os.nice(0)
     note("priority", priority=[os.nice(0), of_session])
     builds("tells its priority")
 
