@@ -123,7 +123,9 @@ def meets(other, name):
 
 def tells_its_priority():
     sessions = Path("/proc/self/autogroup")
-    said = sessions.read_text().split() if sessions.exists() else []  # empty in the session of the machine's first process
+    said = (
+        sessions.read_text().split() if sessions.exists() else []
+    )  # empty in the session of the machine's first process
     of_session = int(said[-1]) if said else os.nice(0)
     note("priority", priority=[os.nice(0), of_session])
     builds("tells its priority")

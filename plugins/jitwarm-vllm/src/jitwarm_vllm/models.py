@@ -33,7 +33,8 @@ class Settings:
         enable_expert_parallel: Whether these ranks divide the experts instead of dividing each of them.
         dtype: Of the activations, where it is not the model's own.
         device_name: As `torch.cuda.get_device_name()` gives it on the target, e.g. `NVIDIA H200`: selects tuned configurations.
-        moe_backend: vLLM's `--moe-backend`. Only `triton` and `auto` have keys here; `auto` is taken as Triton.
+        moe_backend: vLLM's `--moe-backend`. Only `triton`, `auto`, taken as Triton, and `deep_gemm` have keys
+            here.
         moe_route: `layer` for vLLM's own MoE layers, `functional` for callers of its function `fused_experts`.
         attention_backend: vLLM's `--attention-backend`; attention kernels have keys for `TRITON_ATTN`.
         mm_encoder_attn_backend: vLLM's `--mm-encoder-attn-backend`, likewise.
@@ -42,6 +43,9 @@ class Settings:
         use_v2_model_runner: Whether vLLM runs its model runner V2, whose sampler is Triton's. Not needed inside the engine.
         max_logprobs: vLLM's `--max-logprobs`; -1 for the whole vocabulary.
         logprobs_mode: vLLM's `--logprobs-mode`.
+        linear_backend: vLLM's `--linear-backend`. `auto` and `deep_gemm` take FP8 linear layers to run on DeepGEMM.
+        n_multiprocessors: Of the target's device, for which DeepGEMM makes its kernels; 0 for this process's GPU, else for the
+            architecture's usual part: 132 (H100 SXM, H200), 148 (B200, B300).
         max_lora_rank: vLLM's `--max-lora-rank` where LoRA is enabled, else 0. Its projections are those of `model`.
     """
 
@@ -59,6 +63,8 @@ class Settings:
     use_v2_model_runner: bool = False
     max_logprobs: int = 20
     logprobs_mode: str = "raw_logprobs"
+    linear_backend: str = "auto"
+    n_multiprocessors: int = 0
 
 
 def settings(config: WarmupConfig) -> Settings:
@@ -232,7 +238,7 @@ class _Model:
     def moe(self) -> Iterator[MoELayer]:
         """The MoE layers' shape; a published model has one."""
         n_experts = self.optional(*_EXPERT_COUNTS)
-        if not n_experts or not self._has_moe_layer():
+        if not n_experts or not (self.need("num_hidden_layers") and any(_is_moe(self.config))):
             return
         hidden_size = self.need("hidden_size")
         whole = self.need("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size")
@@ -248,12 +254,24 @@ class _Model:
             **self.method.of_experts(hidden_size, part, is_divided=self.tp_size > self.ep_size),
         )
 
-    def _has_moe_layer(self) -> bool:
-        n_layers = self.need("num_hidden_layers")
-        dense = set(self.config.get("mlp_only_layers") or ())
-        step = self.optional("decoder_sparse_step") or 1
-        first = self.optional("first_k_dense_replace") or 0
-        return any(i >= first and i not in dense and (i + 1) % step == 0 for i in range(n_layers))
+
+def has_dense_layer(config: Mapping[str, Any]) -> bool:
+    """Whether a layer of a model's text part has a feed-forward part without experts."""
+    has_experts = any(config.get(name) for name in _EXPERT_COUNTS)
+    return not has_experts or not all(_is_moe(config))
+
+
+def has_only_attention(config: Mapping[str, Any]) -> bool:
+    """Whether every layer of a model's text part attends, and none is of a linear or state-space kind."""
+    return all(kind.endswith("attention") for kind in _layer_kinds(config))
+
+
+def _is_moe(config: Mapping[str, Any]) -> Iterator[bool]:
+    """For each layer of a model with experts whether it has them."""
+    dense = set(config.get("mlp_only_layers") or ())
+    step, first = config.get("decoder_sparse_step") or 1, config.get("first_k_dense_replace") or 0
+    for i in range(config.get("num_hidden_layers") or 0):
+        yield i >= first and i not in dense and (i + 1) % step == 0
 
 
 # Where the configuration does not say it: one layer in so many sees everything.

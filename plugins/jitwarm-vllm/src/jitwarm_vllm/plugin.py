@@ -5,11 +5,11 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from jitwarm import Target, TunedArtifact, WarmupConfig, hookimpl
+from jitwarm import Backend, Target, TunedArtifact, WarmupConfig, hookimpl
 from jitwarm_vllm.models import PLUGIN
 
 # Modules with `kernels() -> list`; each imports what it needs of vLLM inside.
-_FAMILIES: tuple[str, ...] = ("moe", "attention", "prefill", "lora", "sampling", "processing", "state")
+_FAMILIES: tuple[str, ...] = ("moe", "attention", "prefill", "lora", "sampling", "processing", "state", "deep_gemm")
 
 
 @hookimpl
@@ -19,6 +19,14 @@ def jitwarm_kernels(config: WarmupConfig, target: Target) -> Iterable[Any]:
     if not _is_asked(config):
         return []
     return [kernel for name in _FAMILIES for kernel in importlib.import_module(f"jitwarm_vllm.{name}").kernels()]
+
+
+@hookimpl
+def jitwarm_backends() -> Iterable[Backend]:
+    """DeepGEMM's compiler; vLLM's other kernels are Triton's."""
+    from jitwarm_vllm.deep_gemm import DeepGemmBackend
+
+    return [DeepGemmBackend()]
 
 
 @hookimpl

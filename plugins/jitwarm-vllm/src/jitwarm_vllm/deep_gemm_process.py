@@ -1,0 +1,170 @@
+"""DeepGEMM in a process of its own, over a described device: which kernels a call uses, and building them.
+
+A process that lists compiles nothing: in place of nvcc it has a program that keeps the source and leaves the rest. One that
+builds calls nvcc. Each takes seconds to start (torch), so one that builds stays for the next key, and ends with who asked.
+"""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jitwarm import JitwarmError, Target, Unresolved
+from jitwarm_vllm.deep_gemm_layers import Gemm
+from jitwarm_vllm.described_device import described, find_nvcc
+
+# For each group of kernels the fewest tokens that use it, and the names of their entries in DeepGEMM's cache.
+Reached = list[tuple[int, tuple[str, ...]]]
+
+_RECORDER = """#!/bin/sh
+# In place of nvcc: what would be compiled is kept, and nothing is.
+[ "$1" = --version ] && exec "$DESCRIBED_NVCC" --version
+while [ $# -gt 0 ]; do [ "$1" = --output-file ] && echo >"$2"; shift; done
+"""
+_LAST_WORDS = 2000
+_builders: dict[tuple[str, int], "DeepGemmProcess"] = {}
+
+
+def find_library() -> Path | None:
+    """The package that vLLM would use: an installed `deep_gemm`, else vLLM's own copy. Imports neither."""
+    for name, below in (("deep_gemm", ""), ("vllm", "third_party/deep_gemm")):
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(name)
+            place = Path(spec.origin).parent / below if spec and spec.origin else None
+            if place and (place / "include").is_dir():
+                return place
+    return None
+
+
+@cache
+def library_version() -> str:
+    """Of the distribution that it came with, and the size of its extension, which tells builds of one version apart."""
+    library = find_library()
+    if library is None:
+        return "none"
+    name = "vllm" if library.parent.name == "third_party" else "deep_gemm"
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    return f"{version}-{sum(extension.stat().st_size for extension in extensions(library))}"
+
+
+def extensions(library: Path) -> list[Path]:
+    """The compiled parts of the library."""
+    return sorted(library.glob("_C*.so"))
+
+
+def building(target: Target, n_multiprocessors: int) -> "DeepGemmProcess":
+    """The process of this one that builds for a device; started if need be."""
+    key = (str(target), n_multiprocessors)
+    known = _builders.get(key)
+    if known is None or not known.is_alive():
+        _builders[key] = known = DeepGemmProcess(target, n_multiprocessors, compiles=True)
+    return known
+
+
+class DeepGemmProcess:
+    """One process; asked from one thread at a time.
+
+    Args:
+        target: What the device is.
+        n_multiprocessors: Of the device.
+        compiles: Whether what is asked for is built, into `cache`.
+
+    Attributes:
+        cache: Where its entries are; it ends with the process.
+
+    Raises:
+        Unresolved: There is no DeepGEMM here, none that can be asked in this way, or no nvcc.
+    """
+
+    def __init__(self, target: Target, n_multiprocessors: int, *, compiles: bool) -> None:
+        library = find_library()
+        if library is None:
+            raise Unresolved("DeepGEMM is not installed", "vLLM's CUDA wheels bring it")
+        self._major, self._compiles = target.capability[0], compiles
+        self._process: subprocess.Popen[str] | None = None
+        self._directory = Path(tempfile.mkdtemp(prefix="jitwarm-deep-gemm-"))
+        self.cache = self._directory / "deep_gemm" / "cache"
+        try:
+            variables = {**described(target, n_multiprocessors, self._directory), **self._compiler()}
+            self._process = self._started(library, variables)
+            self._answer(self._process)
+        except BaseException:
+            self.close()
+            raise
+
+    def is_alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process is not None and self._process.poll() is None
+
+    def reached(self, gemm: Gemm) -> Reached:
+        """The kernels that a GEMM uses for each of its numbers of tokens; they are built where this process builds.
+
+        Raises:
+            Unresolved: DeepGEMM refuses the call.
+            JitwarmError: Nvcc failed, or the process has ended.
+        """
+        shape = {"n": gemm.n, "k": gemm.k, "groups": gemm.groups, "top_k": gemm.top_k, "is_first": gemm.is_first}
+        request = {"call": gemm.call, "shape": {**shape, "major": self._major}, "tokens": gemm.tokens}
+        if self._process is None:
+            raise JitwarmError("the process of DeepGEMM was closed")
+        try:
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+        except OSError as exc:
+            raise JitwarmError(f"the process of DeepGEMM has ended: {exc}", self._last_words()) from exc
+        return [(tokens, tuple(entries)) for tokens, entries in self._answer(self._process)["reached"]]
+
+    def close(self) -> None:
+        """End it, and remove its entries."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _compiler(self) -> dict[str, str]:
+        place = {"DG_JIT_CACHE_DIR": str(self.cache.parent)}
+        if self._compiles:
+            return place
+        recorder = self._directory / "recorder"
+        recorder.write_text(_RECORDER)
+        recorder.chmod(0o700)
+        return {**place, "DESCRIBED_NVCC": find_nvcc(), "DG_JIT_NVCC_COMPILER": str(recorder)}
+
+    def _started(self, library: Path, variables: dict[str, str]) -> subprocess.Popen[str]:
+        arguments = (library, variables["DESCRIBED_DEVICE"], self._directory)
+        self._printed = (self._directory / "printed").open("w+b")
+        return subprocess.Popen(  # noqa: S603 - in this process's group, so that what ends this one ends it
+            [sys.executable, "-m", "jitwarm_vllm.deep_gemm_host", *map(str, arguments)],
+            env={**os.environ, **variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._printed,
+            text=True,
+        )
+
+    def _answer(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        line = process.stdout.readline() if process.stdout else ""
+        if not line:
+            raise JitwarmError("the process of DeepGEMM has ended", self._last_words())
+        answer: dict[str, Any] = json.loads(line)
+        if error := answer.get("error"):
+            message = f"DeepGEMM: {str(error).partition(chr(10))[0]}"
+            raise (
+                JitwarmError(message, self._last_words()) if self._compiles else Unresolved(message, self._last_words())
+            )
+        return answer
+
+    def _last_words(self) -> str:
+        self._printed.seek(0)
+        return self._printed.read().decode(errors="replace").strip()[-_LAST_WORDS:]
