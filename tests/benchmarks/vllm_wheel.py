@@ -1,4 +1,5 @@
-"""The Python files of a released vLLM wheel, in a cache directory outside the repository. The wheel itself is never installed.
+"""The Python files of a released vLLM wheel, and its copy of DeepGEMM, in a cache directory outside the repository. The wheel
+itself is never installed.
 
 `JITWARM_VLLM_WHEEL` names a wheel file, or a directory into which one was unpacked, to be used instead. `JITWARM_VLLM_DEPS`
 names a directory with what vLLM's modules import. Nothing here is imported by jitwarm.
@@ -18,6 +19,7 @@ import platformdirs
 
 VERSION = "0.33.0"
 _PLATFORM = "manylinux_2_28_x86_64"  # its Python files are those of every platform
+_DEEP_GEMM = "vllm/third_party/deep_gemm/"
 
 # What the modules with a dispatcher import, beyond a jitwarm environment with torch, Triton, CuTeDSL and TileLang. All of it is
 # installed beside the running environment, never into it; torch is no dependency of any.
@@ -64,7 +66,7 @@ def files(wheel: str | None = None) -> Path:
         return Path(given)
     if given:
         return _unpacked(Path(given), _cache() / Path(given).stem)
-    target = _cache() / f"vllm-{VERSION}"
+    target = _cache() / f"vllm-{VERSION}-with-deep-gemm"
     if target.is_dir():
         return target
     with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
@@ -72,6 +74,18 @@ def files(wheel: str | None = None) -> Path:
         _pip("download", "--no-deps", *platform, "--dest", scratch, f"vllm=={VERSION}")
         (downloaded,) = Path(scratch).glob("*.whl")
         return _unpacked(downloaded, target)
+
+
+def deep_gemm() -> Path:
+    """The library's directory in `files`: Python, headers and the compiled extension.
+
+    Raises:
+        UnavailableError: The wheel cannot be had, or `JITWARM_VLLM_WHEEL` names a directory without it.
+    """
+    directory = files() / _DEEP_GEMM
+    if not list(directory.glob("_C*.so")) or not (directory / "include").is_dir():
+        raise UnavailableError(f"no DeepGEMM in {directory}")
+    return directory
 
 
 def dependencies() -> Path:
@@ -125,7 +139,11 @@ def _unpacked(wheel: Path, target: Path) -> Path:
     if not target.is_dir():
         with tempfile.TemporaryDirectory(dir=_cache()) as scratch, zipfile.ZipFile(wheel) as archive:
             made = Path(scratch) / "made"
-            wanted = [name for name in archive.namelist() if name.endswith(".py") or ".dist-info/" in name]
+            wanted = [
+                name
+                for name in archive.namelist()
+                if name.endswith(".py") or ".dist-info/" in name or _DEEP_GEMM in name
+            ]
             archive.extractall(made, wanted)
             _move(made, target)
     return target

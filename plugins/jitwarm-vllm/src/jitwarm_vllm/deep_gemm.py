@@ -37,7 +37,7 @@ _CACHE = "DG_JIT_CACHE_DIR"
 # As NVIDIA's data sheets have them: H100 SXM and H200, B200, B300. Others are said by a setting.
 _MULTIPROCESSORS = {"90": 132, "100": 148, "103": 148}
 _FIRST_PACKED_MAJOR = 10  # scales are exponents, four in an int32
-# The files of an entry, the one last that says that the others are whole.
+# The files of an entry: source, code, a note, and the mark that the others are whole.
 _FILES = ("kernel.cu", "kernel.cubin", "meta.json", ".committed")
 
 
@@ -117,14 +117,15 @@ class DeepGemm(JitKernel, trace=False):
     def compile(self, key: CompileKey) -> Outcome:
         """Build the key's entries into the store where they are nowhere, and put them where DeepGEMM looks."""
         kept, cache, outcome = artifact_dir(), _cache() / "cache", Outcome.LOADED
-        if not all(_is_whole(kept / entry) for entry in key.entries):
+        if not all(_is_whole(_kept(kept, entry)) for entry in key.entries):
             built = cache  # by DeepGEMM itself, in an earlier run
-            if not all(_is_whole(cache / entry) for entry in key.entries):
+            if not all(_is_whole(_in_cache(cache, entry)) for entry in key.entries):
                 built, outcome = _built(key), Outcome.COMPILED
             for entry in key.entries:
-                _put(built / entry, kept)
+                for source, file in zip(_in_cache(built, entry), _kept(kept, entry), strict=True):
+                    shutil.copyfile(source, file)
         for entry in key.entries:
-            _put(kept / entry, cache)
+            _publish(_kept(kept, entry), cache / entry)
         return outcome
 
 
@@ -197,23 +198,41 @@ def _built(key: DeepGemm.CompileKey) -> Path:
     return process.cache
 
 
-def _is_whole(entry: Path) -> bool:
-    return all((entry / name).is_file() for name in _FILES)
+def _in_cache(cache: Path, entry: str) -> list[Path]:
+    return [cache / entry / name for name in _FILES]
 
 
-def _put(entry: Path, directory: Path) -> None:
-    """Copy an entry into a directory, whole or not at all. DeepGEMM takes a directory without its files for a fatal error."""
-    place = directory / entry.name
-    if _is_whole(place):
-        return
-    directory.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".jitwarm-", dir=directory))
+def _kept(directory: Path, entry: str) -> list[Path]:
+    """The files of an entry in the store, which keeps files and no directories."""
+    return [directory / f"{entry}.{name.lstrip('.')}" for name in _FILES]
+
+
+def _is_whole(files: list[Path]) -> bool:
+    return all(file.is_file() for file in files)
+
+
+def _is_same(files: list[Path], others: list[Path]) -> bool:
+    """As far as sizes tell; what DeepGEMM notes of the compile differs from one to the next."""
     try:
-        for name in _FILES:
-            shutil.copyfile(entry / name, scratch / name)
-        if place.exists():
-            shutil.rmtree(place, ignore_errors=True)
-        with suppress(OSError):  # another process was first, and its is the same
+        return all(
+            file.stat().st_size == other.stat().st_size for file, other in list(zip(files, others, strict=True))[:2]
+        )
+    except OSError:
+        return False
+
+
+def _publish(files: list[Path], place: Path) -> None:
+    """Put an entry into DeepGEMM's cache, whole or not at all: one that lacks a file is a fatal error there."""
+    placed = [place / name for name in _FILES]
+    if _is_whole(placed) and _is_same(files, placed):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".jitwarm-", dir=place.parent))
+    try:
+        for file, name in zip(files, _FILES, strict=True):
+            shutil.copyfile(file, scratch / name)
+        shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):  # another process was first, and its entry is the same
             scratch.rename(place)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -6,6 +6,7 @@ never vLLM.
 
 from collections.abc import Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def linear(deep_gemm: Any, shape: Mapping[str, int], rows: int) -> None:
         rows: Of the input, one for each token.
     """
     n, k, major = shape["n"], shape["k"], shape["major"]
-    weight = _empty((n, k), _FP8), _weight_scales((n, k), major)
+    weight = _weight((n, k), major)
     deep_gemm.fp8_gemm_nt((_empty((rows, k), _FP8), _scales(rows, k, major)), weight, _empty((rows, n), torch.bfloat16))
 
 
@@ -41,7 +42,7 @@ def experts(deep_gemm: Any, shape: Mapping[str, int], tokens: int) -> None:
     """
     n, k, groups, major = shape["n"], shape["k"], shape["groups"], shape["major"]
     rows, alignment = aligned_rows(deep_gemm, tokens, shape["top_k"], groups)
-    weight = _empty((groups, n, k), _FP8), _weight_scales((groups, n, k), major)
+    weight = _weight((groups, n, k), major)
     # The permutation leaves scales in rows; the activation's are as the GEMM wants them.
     scales = _empty((rows, k // _BLOCK), torch.float32) if shape["is_first"] else _scales(rows, k, major)
     with _alignment(deep_gemm, alignment):
@@ -100,12 +101,13 @@ def _scales(rows: int, k: int, major: int) -> torch.Tensor:
     return _columns(rows, -(-k // (_BLOCK * _PACKED)), torch.int32)
 
 
-def _weight_scales(weight: tuple[int, ...], major: int) -> torch.Tensor:
-    """As they are after loading: a scale for each block, or since Blackwell packed exponents for each row."""
-    *groups, n, k = weight
+@lru_cache(maxsize=1)
+def _weight(shape: tuple[int, ...], major: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A weight and its scales as they are after loading: one for each block, or since Blackwell packed exponents for each row."""
+    *groups, n, k = shape
     if major < _FIRST_PACKED_MAJOR:
-        return _empty((*groups, -(-n // _BLOCK), -(-k // _BLOCK)), torch.float32)
-    return _columns(n, -(-k // (_BLOCK * _PACKED)), torch.int32, *groups)
+        return _empty(shape, _FP8), _empty((*groups, -(-n // _BLOCK), -(-k // _BLOCK)), torch.float32)
+    return _empty(shape, _FP8), _columns(n, -(-k // (_BLOCK * _PACKED)), torch.int32, *groups)
 
 
 def _columns(rows: int, columns: int, dtype: torch.dtype, *groups: int) -> torch.Tensor:

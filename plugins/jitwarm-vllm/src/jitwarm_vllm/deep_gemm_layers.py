@@ -63,7 +63,7 @@ def _linear(config: WarmupConfig) -> Iterator[Gemm]:
         elif config.quantization in _METHODS:
             raise
     else:
-        yield from _live(live, config.max_num_batched_tokens)
+        yield from linear_gemms_of(live, config.max_num_batched_tokens)
 
 
 def _experts(config: WarmupConfig) -> Iterator[Gemm]:
@@ -85,7 +85,7 @@ def _of_linear(n: int, k: int, most: int, fewest: int = 1) -> Gemm:
     return Gemm("linear", n, k, 1, 1, is_first=False, tokens=(fewest, max(fewest, most)))
 
 
-def _live(model: Any, most: int) -> Iterator[Gemm]:
+def linear_gemms_of(model: Any, most: int) -> Iterator[Gemm]:
     """By the mark that DeepGEMM's linear kernel leaves on each layer whose weights it has prepared."""
     for module in model.modules():
         provider = getattr(module, "deep_gemm_warmup_provider", None)

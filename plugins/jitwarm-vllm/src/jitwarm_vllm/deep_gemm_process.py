@@ -30,6 +30,7 @@ _RECORDER = """#!/bin/sh
 while [ $# -gt 0 ]; do [ "$1" = --output-file ] && echo >"$2"; shift; done
 """
 _LAST_WORDS = 2000
+_CACHE = "deep_gemm"
 _builders: dict[tuple[str, int], "DeepGemmProcess"] = {}
 
 
@@ -72,6 +73,27 @@ def building(target: Target, n_multiprocessors: int) -> "DeepGemmProcess":
     return known
 
 
+def environment(target: Target, n_multiprocessors: int, directory: Path, *, compiles: bool) -> dict[str, str]:
+    """Variables of a process in which DeepGEMM is asked.
+
+    Args:
+        target: What the device is.
+        n_multiprocessors: Of the device.
+        directory: For what the process needs, and DeepGEMM's cache.
+        compiles: Whether its compiler is nvcc; else what it would compile is kept, and nothing is compiled.
+
+    Raises:
+        Unresolved: There is no nvcc, or it cannot compile for this host.
+    """
+    variables = {**described(target, n_multiprocessors, directory), "DG_JIT_CACHE_DIR": str(directory / _CACHE)}
+    if compiles:
+        return variables
+    recorder = directory / "recorder"
+    recorder.write_text(_RECORDER)
+    recorder.chmod(0o700)
+    return {**variables, "DESCRIBED_NVCC": find_nvcc(), "DG_JIT_NVCC_COMPILER": str(recorder)}
+
+
 class DeepGemmProcess:
     """One process; asked from one thread at a time.
 
@@ -94,9 +116,9 @@ class DeepGemmProcess:
         self._major, self._compiles = target.capability[0], compiles
         self._process: subprocess.Popen[str] | None = None
         self._directory = Path(tempfile.mkdtemp(prefix="jitwarm-deep-gemm-"))
-        self.cache = self._directory / "deep_gemm" / "cache"
+        self.cache = self._directory / _CACHE / "cache"
         try:
-            variables = {**described(target, n_multiprocessors, self._directory), **self._compiler()}
+            variables = environment(target, n_multiprocessors, self._directory, compiles=compiles)
             self._process = self._started(library, variables)
             self._answer(self._process)
         except BaseException:
@@ -130,16 +152,8 @@ class DeepGemmProcess:
             self._process.kill()
             self._process.communicate()
             self._process = None
+            self._printed.close()
         shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _compiler(self) -> dict[str, str]:
-        place = {"DG_JIT_CACHE_DIR": str(self.cache.parent)}
-        if self._compiles:
-            return place
-        recorder = self._directory / "recorder"
-        recorder.write_text(_RECORDER)
-        recorder.chmod(0o700)
-        return {**place, "DESCRIBED_NVCC": find_nvcc(), "DG_JIT_NVCC_COMPILER": str(recorder)}
 
     def _started(self, library: Path, variables: dict[str, str]) -> subprocess.Popen[str]:
         arguments = (library, variables["DESCRIBED_DEVICE"], self._directory)
@@ -159,10 +173,9 @@ class DeepGemmProcess:
             raise JitwarmError("the process of DeepGEMM has ended", self._last_words())
         answer: dict[str, Any] = json.loads(line)
         if error := answer.get("error"):
-            message = f"DeepGEMM: {str(error).partition(chr(10))[0]}"
-            raise (
-                JitwarmError(message, self._last_words()) if self._compiles else Unresolved(message, self._last_words())
-            )
+            first, *rest = str(error).partition("\nC++ trace")[0].splitlines()
+            details = "\n".join(line for line in rest if not line.startswith("cd ")) or self._last_words()
+            raise (JitwarmError if self._compiles else Unresolved)(f"DeepGEMM: {first}", details)
         return answer
 
     def _last_words(self) -> str:

@@ -151,21 +151,45 @@ int32_t aoti_torch_get_current_device_index(int32_t *device) { *device = 0; retu
 int32_t aoti_torch_get_device_index(void *tensor, int32_t *device) { (void)tensor; *device = 0; return 0; }
 int32_t aoti_torch_get_device_type(void *tensor, int32_t *type) { (void)tensor; *type = ON_CUDA; return 0; }
 
-int32_t aoti_torch_library_init_impl(const char *space, const char *key, const char *file, uint32_t line, void **library) {
-    int32_t (*real)(const char *, const char *, const char *, uint32_t, void **);
+static void *real(const char *name) {
     void *torch = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
-    *(void **)&real = torch ? dlsym(torch, "aoti_torch_library_init_impl") : NULL;
-    return real ? real(space, strcmp(key, "CUDA") ? key : "CPU", file, line, library) : 1;
+    return torch ? dlsym(torch, name) : NULL;
 }
 
-// A tensor that an operation makes on the device is made on the host: the argument that says where is another one in each.
+int32_t aoti_torch_library_init_impl(const char *space, const char *key, const char *file, uint32_t line, void **library) {
+    int32_t (*make)(const char *, const char *, const char *, uint32_t, void **);
+    *(void **)&make = real("aoti_torch_library_init_impl");
+    return make ? make(space, strcmp(key, "CUDA") ? key : "CPU", file, line, library) : 1;
+}
+
+// Tensors that are made on the device are made on the host.
+int32_t aoti_torch_aten_full(const int64_t *sizes, int64_t n_sizes, double value, int32_t *dtype, int32_t *layout,
+                             int32_t *device, int32_t index, int32_t *pinned, void **tensor) {
+    int32_t (*make)(const int64_t *, int64_t, double, int32_t *, int32_t *, int32_t *, int32_t, int32_t *, void **);
+    int32_t host = 0;
+    (void)device;
+    *(void **)&make = real("aoti_torch_aten_full");
+    return make ? make(sizes, n_sizes, value, dtype, layout, &host, index, pinned, tensor) : 1;
+}
+
+// What a kernel would fill is zero instead: it may be used as an index.
+static void clear(void *tensor) {
+    int32_t (*place)(void *, void **), (*size)(void *, int64_t *);
+    void *data = NULL;
+    int64_t n_bytes = 0;
+    *(void **)&place = real("aoti_torch_get_data_ptr");
+    *(void **)&size = real("aoti_torch_get_storage_size");
+    if (place && size && !place(tensor, &data) && !size(tensor, &n_bytes) && data) memset(data, 0, (size_t)n_bytes);
+}
+
 int32_t torch_call_dispatcher(const char *operation, const char *overload, uint64_t *arguments, uint64_t version) {
-    static const struct { const char *name; int device; } makers[] = {{"aten::empty_strided", 4}, {"aten::empty", 3}};
-    int32_t (*real)(const char *, const char *, uint64_t *, uint64_t);
-    void *torch = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
-    *(void **)&real = torch ? dlsym(torch, "torch_call_dispatcher") : NULL;
-    for (unsigned i = 0; i < sizeof makers / sizeof *makers; i++)
-        if (!strcmp(operation, makers[i].name) && arguments[makers[i].device])
-            *(uint64_t *)arguments[makers[i].device] = 0;  // an optional device: where it is given, a pointer to type and index
-    return real ? real(operation, overload, arguments, version) : 1;
+    // Which argument says where; it is optional, and where it is given a pointer to a device's type and index.
+    int device = !strcmp(operation, "aten::empty_strided") ? 4 : !strcmp(operation, "aten::empty") ? 3 : -1;
+    int32_t (*call)(const char *, const char *, uint64_t *, uint64_t);
+    *(void **)&call = real("torch_call_dispatcher");
+    if (!call) return 1;
+    if (device >= 0 && arguments[device]) *(uint64_t *)arguments[device] = 0;
+    int32_t failed = call(operation, overload, arguments, version);
+    if (device == 3 && !failed) clear((void *)arguments[0]);
+    return failed;
 }

@@ -18,6 +18,8 @@ _REMEMBERED = (
     ("vllm.model_executor.layers.fused_moe.utils", "enable_swap_ab"),
     ("vllm.model_executor.layers.mamba.ops.mamba_ssm", "get_ssm_configs"),
     ("vllm.model_executor.layers.mamba.ops.mamba_ssm", "_try_get_optimal_ssm_config_cached"),
+    ("vllm.utils.deep_gemm", "is_deep_gemm_supported"),
+    ("vllm.utils.deep_gemm", "is_deep_gemm_e8m0_used"),
 )
 
 
@@ -86,6 +88,10 @@ def _class_for(base: type, target: Target, device_name: str) -> type:
         @classmethod
         def supports_fp8(cls) -> bool:
             return capability >= DeviceCapability(8, 9)
+
+        @classmethod
+        def support_deep_gemm(cls) -> bool:
+            return capability.major in (9, 10, 12)
 
         @classmethod
         def is_arch_support_pdl(cls) -> bool:
