@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -76,7 +76,7 @@ class DeepGemmBackend(Backend):
 
 
 class DeepGemm(JitKernel, trace=False):
-    """`fp8_gemm_nt` for linear layers, `m_grouped_fp8_gemm_nt_contiguous` for experts."""
+    """`fp8_gemm_nt` for linear layers, `m_grouped_fp8_gemm_nt_contiguous` for experts, and what the weights' scales need."""
 
     name = "deep_gemm"
     backend = BACKEND
@@ -96,10 +96,11 @@ class DeepGemm(JitKernel, trace=False):
         entries: tuple[str, ...]
 
     def dispatch(self, *, gemm: Gemm, tokens: int, n_multiprocessors: int) -> CompileKey:
-        """What DeepGEMM uses for a number of tokens. The library is asked, which takes seconds."""
-        only = Gemm(**{**asdict(gemm), "tokens": (tokens, tokens)})
-        [[(_, entries)]] = listed(current_target(), n_multiprocessors, _cache(), [only])
-        return _key(gemm, n_multiprocessors, tokens, entries)
+        """What DeepGEMM uses for one of the GEMM's numbers of tokens. The library is asked, which takes seconds."""
+        one = replace(gemm, tokens=(tokens, tokens))
+        reached, [(_, entries)] = listed(current_target(), n_multiprocessors, _cache(), [gemm, one])
+        fewest = next(n for n, used in reached if used == entries)
+        return _key(gemm, n_multiprocessors, fewest, entries)
 
     def get_warmup_keys(self, config: WarmupConfig) -> list[CompileKey]:
         """For each layer a key for each group of kernels that some number of tokens uses."""
@@ -109,9 +110,10 @@ class DeepGemm(JitKernel, trace=False):
         n = n_multiprocessors(config)
         lists = listed(current_target(), n, _cache(), found)
         return [
-            _key(gemm, n, first, entries)
+            _key(gemm, n, fewest, entries)
             for gemm, reached in zip(found, lists, strict=True)
-            for first, entries in reached
+            for fewest, entries in reached
+            if entries
         ]
 
     def compile(self, key: CompileKey) -> Outcome:

@@ -55,6 +55,22 @@ def experts(deep_gemm: Any, shape: Mapping[str, int], tokens: int) -> None:
         )
 
 
+def scales(deep_gemm: Any, shape: Mapping[str, int], tokens: int) -> None:
+    """The scales of a weight as vLLM transforms them when it has loaded them; on Hopper nothing is launched for it.
+
+    Args:
+        deep_gemm: The library.
+        shape: `groups`, `n` and `k` of the weight.
+        tokens: There are none yet.
+    """
+    del tokens
+    n, k, groups = shape["n"], shape["k"], shape["groups"]
+    checkpoint = _empty((groups, -(-n // _BLOCK), -(-k // _BLOCK)), torch.float32)
+    deep_gemm.transform_sf_into_required_layout(
+        sf=checkpoint, mn=n, k=k, recipe=(1, _BLOCK, _BLOCK), num_groups=groups, is_sfa=False
+    )
+
+
 def aligned_rows(deep_gemm: Any, tokens: int, top_k: int, groups: int) -> tuple[int, int]:
     """Rows of the permuted input, and to what each expert's are padded: vLLM's `compute_aligned_M_and_alignment`."""
     routed, alignment = tokens * top_k, int(deep_gemm.get_mk_alignment_for_contiguous_layout())
@@ -86,7 +102,7 @@ def _alignment(deep_gemm: Any, value: int) -> Any:
         deep_gemm.set_mk_alignment_for_contiguous_layout(before)
 
 
-CALLS = {"linear": linear, "experts": experts}
+CALLS = {"linear": linear, "experts": experts, "scales": scales}
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -19,10 +19,10 @@ _FLASHINFER, _FEW_ROWS = "FlashInferFp8DeepGEMMDynamicBlockScaledKernel", 32
 
 @dataclass(frozen=True)
 class Gemm:
-    """A GEMM of a layer on this rank, and the numbers of tokens with which it is called.
+    """A GEMM of a layer on this rank, and the numbers of tokens with which it is called; or the scales of its weight.
 
     Attributes:
-        call: The host function, as `deep_gemm_calls` names it.
+        call: The host function, as `deep_gemm_calls` names it: `linear`, `experts`, or `scales` when the weights are loaded.
         n: Rows of a weight.
         k: Its columns.
         groups: Weights: experts of this rank, 1 for a linear layer.
@@ -48,7 +48,9 @@ def gemms(config: WarmupConfig) -> list[Gemm]:
         NeedsModel: The layers are not known yet.
         Unresolved: The projections of this model are known in an engine only.
     """
-    return list(dict.fromkeys((*_linear(config), *_experts(config))))
+    of_layers = list(dict.fromkeys((*_linear(config), *_experts(config))))
+    weights = [Gemm("scales", gemm.n, gemm.k, gemm.groups, 1, is_first=False, tokens=(1, 1)) for gemm in of_layers]
+    return [*dict.fromkeys(weights), *of_layers]
 
 
 def _linear(config: WarmupConfig) -> Iterator[Gemm]:

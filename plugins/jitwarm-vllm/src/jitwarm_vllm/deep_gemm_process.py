@@ -94,6 +94,12 @@ def environment(target: Target, n_multiprocessors: int, directory: Path, *, comp
     return {**variables, "DESCRIBED_NVCC": find_nvcc(), "DG_JIT_NVCC_COMPILER": str(recorder)}
 
 
+def request(gemm: Gemm, target: Target) -> dict[str, Any]:
+    """A line for `deep_gemm_host`: for which kernels to ask."""
+    shape = {"n": gemm.n, "k": gemm.k, "groups": gemm.groups, "top_k": gemm.top_k, "is_first": gemm.is_first}
+    return {"call": gemm.call, "shape": {**shape, "major": target.capability[0]}, "tokens": gemm.tokens}
+
+
 class DeepGemmProcess:
     """One process; asked from one thread at a time.
 
@@ -113,7 +119,7 @@ class DeepGemmProcess:
         library = find_library()
         if library is None:
             raise Unresolved("DeepGEMM is not installed", "vLLM's CUDA wheels bring it")
-        self._major, self._compiles = target.capability[0], compiles
+        self._target, self._compiles = target, compiles
         self._process: subprocess.Popen[str] | None = None
         self._directory = Path(tempfile.mkdtemp(prefix="jitwarm-deep-gemm-"))
         self.cache = self._directory / _CACHE / "cache"
@@ -136,12 +142,10 @@ class DeepGemmProcess:
             Unresolved: DeepGEMM refuses the call.
             JitwarmError: Nvcc failed, or the process has ended.
         """
-        shape = {"n": gemm.n, "k": gemm.k, "groups": gemm.groups, "top_k": gemm.top_k, "is_first": gemm.is_first}
-        request = {"call": gemm.call, "shape": {**shape, "major": self._major}, "tokens": gemm.tokens}
         if self._process is None:
             raise JitwarmError("the process of DeepGEMM was closed")
         try:
-            print(json.dumps(request), file=self._process.stdin, flush=True)
+            print(json.dumps(request(gemm, self._target)), file=self._process.stdin, flush=True)
         except OSError as exc:
             raise JitwarmError(f"the process of DeepGEMM has ended: {exc}", self._last_words()) from exc
         return [(tokens, tuple(entries)) for tokens, entries in self._answer(self._process)["reached"]]
