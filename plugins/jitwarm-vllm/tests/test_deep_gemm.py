@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from benchmarks import vllm_wheel
 from published import FP8_BLOCKS
 
 from jitwarm import Target
@@ -59,37 +58,16 @@ OF_MODEL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def wheel():
-    try:
-        return vllm_wheel.files(), vllm_wheel.dependencies(), vllm_wheel.deep_gemm()
-    except vllm_wheel.UnavailableError as exc:
-        pytest.skip(f"no vLLM {vllm_wheel.VERSION} to compare with: {exc}")
-
-
-@pytest.fixture
-def library(wheel, tmp_path, monkeypatch):
-    """DeepGEMM as a package that can be found, as vLLM takes one that is installed beside it."""
-    path = tmp_path / "path"
-    path.mkdir()
-    (path / "deep_gemm").symlink_to(wheel[2])
-    monkeypatch.syspath_prepend(path)
-    monkeypatch.setenv("PYTHONPATH", str(path))
-    deep_gemm_process.library_version.cache_clear()
-    yield path
-    deep_gemm_process.library_version.cache_clear()
-
-
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("target", MULTIPROCESSORS)
-def test_vllms_own_layers_launch_what_is_listed(wheel, tmp_path, target):
+def test_vllms_own_layers_launch_what_is_listed(wheel_with_deep_gemm, tmp_path, target):
     """For every small number of tokens, for the fewest that use each group of kernels, the most, and a thousand at random."""
     for needed in ("triton", "cutlass", "tilelang"):
         if importlib.util.find_spec(needed) is None:
             pytest.skip(f"vLLM's modules import {needed}")
     layers = [(gemm,) for gemm in LINEAR] + EXPERTS
     lists = listed(target, tmp_path, [gemm for layer in layers for gemm in (*layer, *map(scales_of, layer))])
-    driven = drive(target, tmp_path, wheel, [(layer[0], tokens(layer, lists)) for layer in layers])
+    driven = drive(target, tmp_path, wheel_with_deep_gemm, [(layer[0], tokens(layer, lists)) for layer in layers])
     for layer, found in zip(layers, driven, strict=True):
         expected = {entry for gemm in layer for _, entries in lists[gemm] for entry in entries}
         assert set(found["used"]) == expected

@@ -36,18 +36,31 @@ def listed(target: Target, n_multiprocessors: int, cache: Path, gemms: Sequence[
         Unresolved: DeepGEMM cannot be asked here, or refuses a call.
     """
     place = cache / "jitwarm"
-    known = {gemm: place / _name(target, n_multiprocessors, gemm) for gemm in gemms}
-    with _alone(place) if any(_read(file) is None for file in known.values()) else contextlib.nullcontext():
-        missing = [gemm for gemm, file in known.items() if _read(file) is None]
-        answers = _asked(target, n_multiprocessors, missing) if missing else {}
-        for gemm, answer in answers.items():
-            _write(known[gemm], answer)
-    return [answers[gemm] if gemm in answers else _read(known[gemm]) or [] for gemm in gemms]
+    files = {gemm: place / _name(target, n_multiprocessors, gemm) for gemm in gemms}
+    answers = {gemm: _read(file) for gemm, file in files.items()}
+    if None in answers.values():
+        with _alone(place), contextlib.closing(_Asking(target, n_multiprocessors)) as asking:
+            for gemm, file in files.items():
+                answers[gemm] = _read(file) or asking.reached(gemm, file)  # another process may have asked meanwhile
+    return [answers[gemm] or [] for gemm in gemms]
 
 
-def _asked(target: Target, n_multiprocessors: int, gemms: Sequence[Gemm]) -> dict[Gemm, Reached]:
-    with contextlib.closing(DeepGemmProcess(target, n_multiprocessors, compiles=False)) as process:
-        return {gemm: process.reached(gemm) for gemm in gemms}
+class _Asking:
+    """A process that is started with the first question. Each answer is remembered at once: there may be no time for all."""
+
+    def __init__(self, target: Target, n_multiprocessors: int) -> None:
+        self._device = target, n_multiprocessors
+        self._process: DeepGemmProcess | None = None
+
+    def reached(self, gemm: Gemm, file: Path) -> Reached:
+        self._process = self._process or DeepGemmProcess(*self._device, compiles=False)
+        answer = self._process.reached(gemm)
+        _write(file, answer)
+        return answer
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.close()
 
 
 def _name(target: Target, n_multiprocessors: int, gemm: Gemm) -> str:
