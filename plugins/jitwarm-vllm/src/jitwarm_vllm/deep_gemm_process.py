@@ -147,7 +147,7 @@ class DeepGemmProcess:
         try:
             print(json.dumps(request(gemm, self._target)), file=self._process.stdin, flush=True)
         except OSError as exc:
-            raise JitwarmError(f"the process of DeepGEMM has ended: {exc}", self._last_words()) from exc
+            raise self._end() from exc
         return [(tokens, tuple(entries)) for tokens, entries in self._answer(self._process)["reached"]]
 
     def close(self) -> None:
@@ -174,13 +174,19 @@ class DeepGemmProcess:
     def _answer(self, process: subprocess.Popen[str]) -> dict[str, Any]:
         line = process.stdout.readline() if process.stdout else ""
         if not line:
-            raise JitwarmError("the process of DeepGEMM has ended", self._last_words())
+            raise self._end()
         answer: dict[str, Any] = json.loads(line)
         if error := answer.get("error"):
             first, *rest = str(error).partition("\nC++ trace")[0].splitlines()
             details = "\n".join(line for line in rest if not line.startswith("cd ")) or self._last_words()
             raise (JitwarmError if self._compiles else Unresolved)(f"DeepGEMM: {first}", details)
         return answer
+
+    def _end(self) -> JitwarmError:
+        """It has ended by itself: clear up, so that nobody asks it again. Returns what to raise."""
+        words = self._last_words()
+        self.close()
+        return JitwarmError("the process of DeepGEMM has ended", words)
 
     def _last_words(self) -> str:
         self._printed.seek(0)
