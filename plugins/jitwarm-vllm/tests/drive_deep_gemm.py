@@ -26,7 +26,7 @@ from jitwarm_vllm.deep_gemm_layers import linear_gemms_of  # noqa: E402
 from jitwarm_vllm.platform import answering_for  # noqa: E402
 
 _FP8, _BLOCK = torch.float8_e4m3fn, 128
-_MOE = "vllm.model_executor.layers.fused_moe"
+MOE = "vllm.model_executor.layers.fused_moe"
 _files = (ctypes.c_char_p * 64)()
 
 
@@ -80,10 +80,10 @@ class Experts:
     """vLLM's experts class, with weights that vLLM has prepared."""
 
     def __init__(self, gemm: dict) -> None:
-        module = real.module(f"{_MOE}.experts.deep_gemm_moe")
+        module = real.module(f"{MOE}.experts.deep_gemm_moe")
         fp8 = real.module("vllm.model_executor.layers.quantization.utils.fp8_utils")
-        config = real.module(f"{_MOE}.config")
-        self.activation = real.module(f"{_MOE}.activation").MoEActivation.SILU
+        config = real.module(f"{MOE}.config")
+        self.activation = real.module(f"{MOE}.activation").MoEActivation.SILU
         # A case is one of the layer's two GEMMs; the other one has the same sizes.
         inner, hidden = (gemm["n"] // 2, gemm["k"]) if gemm["is_first"] else (gemm["k"], gemm["n"])
         self.hidden, self.inner, self.groups, self.top_k = hidden, inner, gemm["groups"], gemm["top_k"]
@@ -157,7 +157,7 @@ def main() -> None:
     target, driven = Target.parse(TARGET), []
     vllm_config = real.module("vllm.config")
     # Imported before the platform answers for the target: what they ask when they are imported is of other kernels.
-    for name in ("vllm.model_executor.kernels.linear.scaled_mm.deep_gemm", f"{_MOE}.experts.deep_gemm_moe"):
+    for name in ("vllm.model_executor.kernels.linear.scaled_mm.deep_gemm", f"{MOE}.experts.deep_gemm_moe"):
         real.module(name)
     with answering_for(target), vllm_config.set_current_vllm_config(configured(vllm_config)):
         for case in json.loads(CASES):
