@@ -169,6 +169,15 @@ def test_a_call_that_deepgemm_refuses_is_a_reason_in_its_own_words():
         assert process.reached(GEMM)  # and it goes on
 
 
+def test_a_library_that_cannot_be_loaded_is_a_reason_in_its_own_words(tmp_path, monkeypatch):
+    """As one whose extension is linked with a torch that is not here."""
+    (tmp_path / "deep_gemm" / "include").mkdir(parents=True)
+    (tmp_path / "deep_gemm" / "__init__.py").write_text("raise ImportError('undefined symbol: at_cuda')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Unresolved, match="DeepGEMM: ImportError: undefined symbol: at_cuda"):
+        DeepGemmProcess(HOPPER, 132, compiles=False)
+
+
 @pytest.mark.usefixtures("library")
 def test_without_nvcc_the_reason_says_so(monkeypatch, tmp_path):
     for name in ("DG_JIT_NVCC_COMPILER", "CUDA_HOME", "CUDA_PATH"):
