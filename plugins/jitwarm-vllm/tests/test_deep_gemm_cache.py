@@ -1,6 +1,7 @@
 """What is kept of DeepGEMM's entries, and the processes that ask it, when something goes wrong."""
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -146,6 +147,16 @@ def test_a_process_that_was_killed_is_named_and_leaves_nothing(tmp_path):
         with pytest.raises(JitwarmError, match="has ended"):
             process.reached(GEMM)
         assert not process.is_alive()
+    assert not list(tmp_path.glob("jitwarm-deep-gemm-*"))
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_process_that_does_not_answer_is_ended(tmp_path, monkeypatch):
+    with closing(DeepGemmProcess(HOPPER, 132, compiles=False)) as process:
+        os.kill(process._process.pid, signal.SIGSTOP)  # noqa: SLF001
+        monkeypatch.setattr("jitwarm_vllm.deep_gemm_process._LISTING_TIMEOUT_S", 0.5)
+        with pytest.raises(JitwarmError, match="has ended"):
+            process.reached(GEMM)
     assert not list(tmp_path.glob("jitwarm-deep-gemm-*"))
 
 

@@ -12,6 +12,7 @@ they are compiled is decided by whoever starts this: see `deep_gemm_process`.
 
 import ctypes
 import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -59,8 +60,15 @@ def _used(call: Callable[[int], None], launches: Callable[[], Iterator[str]], to
 
 
 def _imported(library: Path) -> tuple[Any, Any]:
-    sys.path.insert(0, str(library.parent))
-    return importlib.import_module(library.name), importlib.import_module("jitwarm_vllm.deep_gemm_calls")
+    """The library, by its place: beside vLLM's own copy lie packages that are not to be found. And the calls of it."""
+    spec = importlib.util.spec_from_file_location(
+        library.name, library / "__init__.py", submodule_search_locations=[str(library)]
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{library} is no package")
+    deep_gemm = sys.modules[library.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(deep_gemm)
+    return deep_gemm, importlib.import_module("jitwarm_vllm.deep_gemm_calls")
 
 
 def _launches(device: str) -> Callable[[], Iterator[str]]:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _RECORDER = """#!/bin/sh
 while [ $# -gt 0 ]; do [ "$1" = --output-file ] && echo >"$2"; shift; done
 """
 _LAST_WORDS = 2000
+_LISTING_TIMEOUT_S = 300.0
 _CACHE = "deep_gemm"
 _builders: dict[tuple[str, int], "DeepGemmProcess"] = {}
 
@@ -163,7 +165,7 @@ class DeepGemmProcess:
         arguments = (library, variables["DESCRIBED_DEVICE"], self._directory)
         self._printed = (self._directory / "printed").open("w+b")
         return subprocess.Popen(  # noqa: S603 - in this process's group, so that what ends this one ends it
-            [sys.executable, "-m", "jitwarm_vllm.deep_gemm_host", *map(str, arguments)],
+            [sys.executable, "-P", "-m", "jitwarm_vllm.deep_gemm_host", *map(str, arguments)],
             env={**os.environ, **variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -172,7 +174,12 @@ class DeepGemmProcess:
         )
 
     def _answer(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        # Who waits for a build has a deadline of its own, and ends this process with its group.
+        timer = threading.Timer(_LISTING_TIMEOUT_S, process.kill)
+        if not self._compiles:
+            timer.start()
         line = process.stdout.readline() if process.stdout else ""
+        timer.cancel()
         if not line:
             raise self._end()
         answer: dict[str, Any] = json.loads(line)
