@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,16 @@ def test_of_many_processes_at_once_one_asks(asked, tmp_path):
     assert "sm90_fp8_gemm_1d2d." in answers.pop()
     assert len(asked.read_text().splitlines()) == 1
     assert not list(tmp_path.glob("jitwarm-deep-gemm-*"))
+
+
+def test_several_layers_are_asked_for_at_once_and_each_answer_is_its_own(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6))
+    layers = [replace(GEMM, n=n, tokens=(1, 2)) for n in (256, 512, 768, 1024)]
+    answers = deep_gemm_lists.listed(HOPPER, 132, tmp_path / "cache", layers)
+    assert len(asked.read_text().splitlines()) == 3
+    assert answers == [deep_gemm_lists.listed(HOPPER, 132, tmp_path / "cache", [layer])[0] for layer in layers]
+    assert len({entries for [(_, entries)] in answers}) == len(layers)
+    assert len(asked.read_text().splitlines()) == 3
 
 
 def test_an_answer_that_cannot_be_read_is_asked_for_again(asked, tmp_path):

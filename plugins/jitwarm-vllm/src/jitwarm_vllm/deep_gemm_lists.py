@@ -11,7 +11,9 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from jitwarm import Target
@@ -21,6 +23,7 @@ from jitwarm_vllm.deep_gemm_process import DeepGemmProcess, Reached
 from jitwarm_vllm.described_device import nvcc_version
 
 _FORMAT = 1
+_MOST_PROCESSES = 4
 
 
 def listed(target: Target, n_multiprocessors: int, cache: Path, gemms: Sequence[Gemm]) -> list[Reached]:
@@ -39,28 +42,32 @@ def listed(target: Target, n_multiprocessors: int, cache: Path, gemms: Sequence[
     files = {gemm: place / _name(target, n_multiprocessors, gemm) for gemm in gemms}
     answers = {gemm: _read(file) for gemm, file in files.items()}
     if None in answers.values():
-        with _alone(place), contextlib.closing(_Asking(target, n_multiprocessors)) as asking:
-            for gemm, file in files.items():
-                answers[gemm] = _read(file) or asking.reached(gemm, file)  # another process may have asked meanwhile
+        with _alone(place):
+            answers = {gemm: _read(file) for gemm, file in files.items()}  # another process may have asked meanwhile
+            unknown = [(gemm, files[gemm]) for gemm, answer in answers.items() if answer is None]
+            answers.update(_asked(target, n_multiprocessors, unknown))
     return [answers[gemm] or [] for gemm in gemms]
 
 
-class _Asking:
-    """A process that is started with the first question. Each answer is remembered at once: there may be no time for all."""
+def _asked(
+    target: Target, n_multiprocessors: int, unknown: Sequence[tuple[Gemm, Path]]
+) -> Iterator[tuple[Gemm, Reached]]:
+    """Ask in several processes, which leave as many processors to others as they take."""
+    n = max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0)) // 2, len(unknown)))
+    shares = [unknown[i::n] for i in range(n if unknown else 0)]
+    with ThreadPoolExecutor(n, thread_name_prefix="jitwarm: deep_gemm") as pool:
+        for share in pool.map(partial(_ask, target, n_multiprocessors), shares):
+            yield from share
 
-    def __init__(self, target: Target, n_multiprocessors: int) -> None:
-        self._device = target, n_multiprocessors
-        self._process: DeepGemmProcess | None = None
 
-    def reached(self, gemm: Gemm, file: Path) -> Reached:
-        self._process = self._process or DeepGemmProcess(*self._device, compiles=False)
-        answer = self._process.reached(gemm)
-        _write(file, answer)
-        return answer
-
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.close()
+def _ask(target: Target, n_multiprocessors: int, unknown: Sequence[tuple[Gemm, Path]]) -> list[tuple[Gemm, Reached]]:
+    """Ask one process. Each answer is remembered at once: there may be no time for all."""
+    with contextlib.closing(DeepGemmProcess(target, n_multiprocessors, compiles=False)) as process:
+        answers = []
+        for gemm, file in unknown:
+            answers.append((gemm, process.reached(gemm)))
+            _write(file, answers[-1][1])
+        return answers
 
 
 def _name(target: Target, n_multiprocessors: int, gemm: Gemm) -> str:
