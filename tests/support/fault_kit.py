@@ -122,10 +122,8 @@ def meets(other, name):
 
 
 def tells_its_priority():
-    sessions = Path("/proc/self/autogroup")
-    said = (
-        sessions.read_text().split() if sessions.exists() else []
-    )  # empty in the session of the machine's first process
+    sessions = Path("/proc/self/autogroup")  # empty where the machine's first process has made the session
+    said = sessions.read_text().split() if sessions.exists() else []
     of_session = int(said[-1]) if said else os.nice(0)
     note("priority", priority=[os.nice(0), of_session])
     builds("tells its priority")

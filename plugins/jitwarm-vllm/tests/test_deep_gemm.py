@@ -153,7 +153,7 @@ def bake(tmp_path, target, *, succeeds=True):
     )
     arguments = ("--target", target, "--out", tmp_path / "out", "--config", tmp_path / "serving.toml", "--json")
     done = subprocess.run(  # noqa: S603 - jitwarm itself
-        [sys.executable, "-m", "jitwarm", "bake", "--kernel", "vllm_kernels:deep_gemm", *map(str, arguments)],
+        [sys.executable, "-m", "jitwarm", "bake", "--kernel", "vllm_kernels:deep_gemm_*", *map(str, arguments)],
         env={**os.environ, "JITWARM_PLUGINS": "triton,vllm_kernels", "JITWARM_PLAN_TIMEOUT_S": "300"},
         capture_output=True,
         text=True,

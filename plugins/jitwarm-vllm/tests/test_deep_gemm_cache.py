@@ -48,7 +48,7 @@ def read(entry):
 def compiled(tmp_path):
     """One call of `compile`, with no compiler: what is neither kept nor in DeepGEMM's cache cannot be had."""
     with TargetScope(HOPPER), ArtifactScope(tmp_path / "kept"):
-        return deep_gemm.DeepGemm().compile(KEY)
+        return deep_gemm.kernels()[0].compile(KEY)
 
 
 def test_what_deepgemm_has_built_before_is_kept(cache, tmp_path):
@@ -204,11 +204,32 @@ def test_a_library_that_cannot_be_loaded_is_a_reason_in_its_own_words(tmp_path, 
 def test_without_nvcc_the_reason_says_so(monkeypatch, tmp_path):
     for name in ("DG_JIT_NVCC_COMPILER", "CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(described_device, "_USUAL_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with pytest.raises(Unresolved, match="toolchain missing: DeepGEMM compiles with nvcc"):
         DeepGemmProcess(HOPPER, 132, compiles=False)
     assert not list(tmp_path.glob("jitwarm-deep-gemm-*"))
+
+
+def test_nvcc_is_the_one_that_deepgemm_takes(monkeypatch, tmp_path):
+    places = {name: tmp_path / name / "bin" for name in ("path", "usual", "cuda_path", "cuda_home")}
+    for place in places.values():
+        place.mkdir(parents=True)
+        (place / "nvcc").write_text("#!/bin/sh\n")
+        (place / "nvcc").chmod(0o755)
+    for name in ("DG_JIT_NVCC_COMPILER", "DJ_JIT_NVCC_COMPILER", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(described_device, "_USUAL_HOME", str(tmp_path / "usual"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert described_device.find_nvcc() == str(places["usual"] / "nvcc")
+    for variable, value, name in (
+        ("PATH", places["path"], "path"),
+        ("CUDA_PATH", tmp_path / "cuda_path", "cuda_path"),
+        ("CUDA_HOME", tmp_path / "cuda_home", "cuda_home"),
+    ):
+        monkeypatch.setenv(variable, str(value))
+        assert described_device.find_nvcc() == str(places[name] / "nvcc")
 
 
 def test_a_compiler_that_cannot_compile_for_this_host_is_named(monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ from jitwarm import MoELayer, NeedsModel, Target, Unresolved, WarmupConfig
 from jitwarm.contract.backend import TargetScope
 from jitwarm.contract.config import LiveObjects
 from jitwarm_vllm import deep_gemm, deep_gemm_process
-from jitwarm_vllm.deep_gemm_layers import gemms
+from jitwarm_vllm.deep_gemm_layers import experts_gemms, linear_gemms
 
 EXPERTS = MoELayer(128, 128, 8, 2048, 768, "fp8", scheme="fp8_w8a8", block_n=128, block_k=128, activation_scale="block")
 
@@ -24,6 +24,14 @@ def configured(tmp_path):
         return WarmupConfig(max_num_batched_tokens=100, tp_size=tp, extra={"vllm_kernels": given}, **(config or {}))
 
     return configure
+
+
+def gemms(config):
+    return [*linear_gemms(config), *experts_gemms(config)]
+
+
+def keys(config):
+    return [key for kernel in deep_gemm.kernels() for key in kernel.get_warmup_keys(config)]
 
 
 def shapes(config, call="linear"):
@@ -91,6 +99,13 @@ def test_projections_that_config_json_does_not_say_are_a_reason(configured, docu
         gemms(configured({**document, "quantization_config": FP8_BLOCKS}))
 
 
+def test_experts_are_listed_where_projections_cannot_be(configured):
+    """As of DeepSeek's models."""
+    document = {**DEEPSEEK_V2_LITE, "quantization_config": FP8_BLOCKS}
+    found = experts_gemms(configured(document, moe_backend="deep_gemm"))
+    assert [(gemm.n, gemm.k) for gemm in found if gemm.call == "experts"] == [(2816, 2048), (2048, 1408)]
+
+
 def test_without_layers_and_a_model_the_keys_wait_for_the_engine():
     with pytest.raises(NeedsModel):
         gemms(WarmupConfig(quantization="fp8", has_layers=False))
@@ -127,14 +142,14 @@ def test_few_rows_are_flashinfers_where_it_shares_a_layer():
 @pytest.mark.parametrize("target", ["cuda:80", "cuda:120", "hip:gfx942"])
 def test_targets_that_are_not_declared_have_no_keys(configured, target):
     with TargetScope(Target.parse(target)):
-        assert deep_gemm.DeepGemm().get_warmup_keys(configured(QWEN3_30B_FP8)) == []
+        assert keys(configured(QWEN3_30B_FP8)) == []
     assert "cuda:90" in deep_gemm.DeepGemmBackend().unsupported(Target.parse(target))
 
 
 def test_where_there_is_no_deepgemm_there_are_no_keys(configured, monkeypatch):
     monkeypatch.setattr(deep_gemm_process, "find_library", lambda: None)
     with TargetScope(Target.parse("cuda:90")):
-        assert deep_gemm.DeepGemm().get_warmup_keys(configured(QWEN3_30B_FP8)) == []
+        assert keys(configured(QWEN3_30B_FP8)) == []
     assert deep_gemm.DeepGemmBackend().missing()
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -29,7 +29,7 @@ from jitwarm import (
     current_target,
 )
 from jitwarm_vllm import deep_gemm_process, models
-from jitwarm_vllm.deep_gemm_layers import Gemm, gemms
+from jitwarm_vllm.deep_gemm_layers import Gemm, experts_gemms, linear_gemms
 from jitwarm_vllm.deep_gemm_lists import listed
 from jitwarm_vllm.described_device import find_nvcc, nvcc_version
 
@@ -54,7 +54,7 @@ class DeepGemmBackend(Backend):
         return "" if deep_gemm_process.find_library() else "not installed: vLLM's CUDA wheels bring DeepGEMM"
 
     def owns(self, kernel: object) -> bool:
-        """Whether it is the one below."""
+        """Whether it is of the class below."""
         return isinstance(kernel, DeepGemm)
 
     def toolchain(self) -> Toolchain:
@@ -81,10 +81,18 @@ class DeepGemmBackend(Backend):
 
 
 class DeepGemm(JitKernel, trace=False):
-    """`fp8_gemm_nt` for linear layers, `m_grouped_fp8_gemm_nt_contiguous` for experts, and what the weights' scales need."""
+    """`fp8_gemm_nt` for linear layers or `m_grouped_fp8_gemm_nt_contiguous` for experts, and what the weights' scales need.
 
-    name = "deep_gemm"
+    Args:
+        name: The kernel's.
+        gemms: Lists those of a configuration.
+    """
+
     backend = BACKEND
+
+    def __init__(self, name: str, gemms: Callable[[WarmupConfig], list[Gemm]]) -> None:
+        self.name = name
+        self._gemms = gemms
 
     @dataclass(frozen=True)
     class CompileKey:
@@ -109,9 +117,10 @@ class DeepGemm(JitKernel, trace=False):
 
     def get_warmup_keys(self, config: WarmupConfig) -> list[CompileKey]:
         """For each layer a key for each group of kernels that some number of tokens uses."""
-        found = gemms(config) if _is_used(config) else []
+        found = self._gemms(config) if _is_used() else []
         if not found:
             return []
+        _require_declared()
         n = n_multiprocessors(config)
         lists = listed(current_target(), n, _cache(), found)
         return [
@@ -137,8 +146,8 @@ class DeepGemm(JitKernel, trace=False):
 
 
 def kernels() -> list[JitKernel]:
-    """The one."""
-    return [DeepGemm()]
+    """One each, so that a reason which keeps the keys of linear layers from being listed is none for experts."""
+    return [DeepGemm("deep_gemm_linear", linear_gemms), DeepGemm("deep_gemm_experts", experts_gemms)]
 
 
 def n_multiprocessors(config: WarmupConfig) -> int:
@@ -155,22 +164,26 @@ def n_multiprocessors(config: WarmupConfig) -> int:
     return _MULTIPROCESSORS[current_target().arch]
 
 
-def _is_used(config: WarmupConfig) -> bool:
-    """Whether vLLM would use DeepGEMM at all.
-
-    Raises:
-        Unresolved: It would, in a way that is not declared.
-    """
+def _is_used() -> bool:
+    """Whether vLLM would use DeepGEMM at all."""
     target = current_target()
     if target.kind != "cuda" or target.arch not in _MULTIPROCESSORS or not deep_gemm_process.find_library():
         return False
     from vllm import envs
 
-    if not envs.VLLM_USE_DEEP_GEMM:
-        return False
-    if target.capability[0] >= _FIRST_PACKED_MAJOR and not envs.VLLM_USE_DEEP_GEMM_E8M0 and gemms(config):
+    return bool(envs.VLLM_USE_DEEP_GEMM)
+
+
+def _require_declared() -> None:
+    """Refuse a use of DeepGEMM that is not declared.
+
+    Raises:
+        Unresolved: Always then.
+    """
+    from vllm import envs
+
+    if current_target().capability[0] >= _FIRST_PACKED_MAJOR and not envs.VLLM_USE_DEEP_GEMM_E8M0:
         raise Unresolved("VLLM_USE_DEEP_GEMM_E8M0=0 is not declared for Blackwell", "unset it, or let DeepGEMM compile")
-    return True
 
 
 def _key(gemm: Gemm, n_multiprocessors: int, tokens: int, entries: tuple[str, ...]) -> DeepGemm.CompileKey:
@@ -239,7 +252,10 @@ def _publish(files: list[Path], place: Path) -> None:
         for file, name in zip(files, _FILES, strict=True):
             shutil.copyfile(file, scratch / name)
         shutil.rmtree(place, ignore_errors=True)
-        with suppress(OSError):  # another process was first, and its entry is the same
+        try:
             scratch.rename(place)
+        except OSError:
+            if not _is_whole(placed):  # else another process was first, and its entry is the same
+                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

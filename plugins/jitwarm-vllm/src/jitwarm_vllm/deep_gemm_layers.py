@@ -40,15 +40,29 @@ class Gemm:
     tokens: tuple[int, int]
 
 
-def gemms(config: WarmupConfig) -> list[Gemm]:
-    """Those of a configuration, each shape once: the engine's own, else those of the `model` in the settings.
+def linear_gemms(config: WarmupConfig) -> list[Gemm]:
+    """Of the linear layers, each shape once: the engine's own, else those of the `model` in the settings.
 
     Raises:
         ModelConfigError: The settings or the model's `config.json` are wrong.
         NeedsModel: The layers are not known yet.
         Unresolved: The projections of this model are known in an engine only.
     """
-    of_layers = list(dict.fromkeys((*_linear(config), *_experts(config))))
+    return _with_scales(_linear(config))
+
+
+def experts_gemms(config: WarmupConfig) -> list[Gemm]:
+    """Of the experts, likewise. An engine's layers say what runs them; offline the setting `moe_backend` does.
+
+    Raises:
+        ModelConfigError: The settings or the model's `config.json` are wrong.
+        NeedsModel: The layers are not known yet.
+    """
+    return _with_scales(_experts(config))
+
+
+def _with_scales(found: Iterator[Gemm]) -> list[Gemm]:
+    of_layers = list(dict.fromkeys(found))
     weights = [Gemm("scales", gemm.n, gemm.k, gemm.groups, 1, is_first=False, tokens=(1, 1)) for gemm in of_layers]
     return [*dict.fromkeys(weights), *of_layers]
 
@@ -69,7 +83,6 @@ def _linear(config: WarmupConfig) -> Iterator[Gemm]:
 
 
 def _experts(config: WarmupConfig) -> Iterator[Gemm]:
-    """An engine's layers say what runs them; offline the setting `moe_backend` does."""
     is_chosen = models.settings(config).moe_backend == "deep_gemm"
     for layer in dict.fromkeys(models.configuration(config).moe):
         is_run = layer.experts in _EXPERTS or (not layer.experts and is_chosen)

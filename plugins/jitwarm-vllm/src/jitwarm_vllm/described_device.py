@@ -19,6 +19,7 @@ _SOURCE = "described_device.c"
 # Libraries that DeepGEMM's extension is linked with and that a torch without CUDA lacks. The driver's is nowhere without a GPU.
 _OF_TORCH = ("libcudart.so.13", "libc10_cuda.so", "libtorch_cuda.so")
 _OF_DRIVER = "libcuda.so.1"
+_USUAL_HOME = "/usr/local/cuda"
 _COMPILE_TIMEOUT_S, _VERSION_TIMEOUT_S = 120, 20
 
 
@@ -50,14 +51,13 @@ def described(target: Target, n_multiprocessors: int, directory: Path) -> dict[s
 
 
 def find_nvcc() -> str:
-    """Nvcc where DeepGEMM looks: its own variable, CUDA_HOME, CUDA_PATH, PATH; empty where there is none."""
+    """Nvcc where DeepGEMM looks, and in its order, as entries are named by nvcc's version; empty where there is none."""
     if own := os.environ.get("DG_JIT_NVCC_COMPILER") or os.environ.get("DJ_JIT_NVCC_COMPILER"):
         return own
-    for variable in ("CUDA_HOME", "CUDA_PATH"):
-        nvcc = Path(os.environ.get(variable) or "/nonexistent", "bin", "nvcc")
-        if nvcc.exists():
-            return str(nvcc)
-    return shutil.which("nvcc") or ""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    found = None if home else shutil.which("nvcc")
+    nvcc = Path(found) if found else Path(home or _USUAL_HOME, "bin", "nvcc")
+    return str(nvcc) if os.access(nvcc, os.X_OK) else ""
 
 
 @cache
