@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import cache
@@ -89,16 +90,15 @@ class Building:
         """Whether something goes on after the run."""
         return self._background is not None
 
-    def prestart(self, kernels: Iterable[RegisteredKernel], target: Target, *, wait: bool = False) -> None:
-        """Let the compile processes for kernels begin with their imports; with `wait`, until these are done.
-
-        Raises:
-            WorkersUnavailableError: With `wait`, no process can be started.
-        """
+    def prestart(self, kernels: Sequence[RegisteredKernel], target: Target, *, wait: bool = False) -> None:
+        """Let compile processes begin with their imports; see `Session.prestart`."""
         if not isinstance(self._isolation, ChildIsolation):
             return
-        setups = {(kernel.backend, kernel.plugin): kernel for kernel in kernels}
-        for (backend, _), kernel in setups.items():
+        setups = Counter((kernel.backend, kernel.plugin) for kernel in kernels)
+        # What lists the keys imports the same at the same time; with more imports than processors the first key waits longer.
+        at_once = len(setups) if wait else max(1, self.n_workers - 1)
+        for (backend, plugin), _ in setups.most_common(at_once):
+            kernel = next(kernel for kernel in kernels if (kernel.backend, kernel.plugin) == (backend, plugin))
             setup = self._isolation.job(kernel, "", target)
             self._workers.prestart(setup, backend)
             if wait:

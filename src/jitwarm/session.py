@@ -6,7 +6,7 @@ import difflib
 import os
 import platform
 import time
-from collections.abc import Callable, Collection, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -192,8 +192,12 @@ class Session:
                 for key, found in zip(kernel.keys, noted(keys, self._listing.traces.pop(kernel.id, ())), strict=True):
                     self.log.emit("key_regions", kernel=kernel.id, digest=key.digest, **found)
 
-    def prestart(self, kernels: Iterable[RegisteredKernel], *, wait: bool = False) -> None:
-        """Let the compile processes for kernels begin with their imports; with `wait`, until these are done.
+    def prestart(self, kernels: Sequence[RegisteredKernel], *, wait: bool = False) -> None:
+        """Let the compile processes for kernels begin with their imports: those of most kernels, as processors allow.
+
+        Args:
+            kernels: Of any plugins.
+            wait: For all of them, until the imports are done.
 
         Raises:
             WorkersUnavailableError: With `wait`, no process can be started.

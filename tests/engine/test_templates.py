@@ -3,16 +3,21 @@
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 import fault_kit
 import kits
 import pytest
 from fault_kit import Does, notes, run
+from processes import wait_until
 
+from jitwarm import Target, WarmupConfig
 from jitwarm.contract.keys import encode_key
 from jitwarm.engine.jobs import Job
 from jitwarm.engine.workers import Workers
+from jitwarm.session import Session
+from jitwarm.settings import Asked, Settings
 
 IMPORT = """
 import os
@@ -54,15 +59,36 @@ def plugin(tmp_path, monkeypatch):
 
 def importers():
     """The processes that have imported a plugin, but for this one."""
-    pids = Path(os.environ["FAULTY_NOTES"] + ".imports").read_text().split()
+    file = Path(os.environ["FAULTY_NOTES"] + ".imports")
+    pids = file.read_text().split() if file.exists() else []
     return [int(pid) for pid in pids if int(pid) != os.getpid()]
 
 
-def test_workers_are_forked_where_the_plugin_is_imported_already(plugin, tmp_path):
-    plugin("faulty")
+@pytest.mark.parametrize("more", ["", "import torch\n"])
+def test_workers_are_forked_where_the_plugin_is_imported_already(plugin, tmp_path, monkeypatch, more):
+    """Also where it imports torch, and so numpy, whose OpenBLAS starts as many threads as it is allowed."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    plugin("faulty", more)
     assert run(tmp_path / "store", *TOGETHER, workers=2) == BUILT
     (template,) = importers()
     assert [noted["mother"] for noted in notes() if noted["pid"] != os.getpid()] == [template] * 2
+
+
+@pytest.mark.parametrize(("workers", "first"), [(2, 1), (3, 2)])
+def test_imports_begin_beside_the_listing_as_processors_allow(plugin, tmp_path, workers, first):
+    """This process imports as well."""
+    names = ("faulty", "another")
+    plugin("faulty")
+    kits.install(tmp_path / "site", "another", IMPORT + kits.GOOD)
+    asked = Asked(WarmupConfig(extra={"faulty": {"does": ["builds"]}}), Settings(plugins=names, workers=workers))
+    session = Session(asked, Target("cuda", "90"), root=tmp_path / "store")
+    try:
+        session.plan(will_run=True)
+        wait_until(lambda: len(set(importers())) >= first, "it is imported")
+        time.sleep(1)  # for another, should there be one
+        assert len(set(importers())) == first
+    finally:
+        session.finish()
 
 
 @pytest.mark.parametrize("trouble", [STARTS_A_THREAD, DIES_ONCE])

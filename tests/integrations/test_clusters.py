@@ -97,23 +97,22 @@ def require_whole(root, document):
     assert named(root, "host_failed", "hosts_unavailable", "child_start", "compile") == []
 
 
-def test_a_cluster_bakes_all_three_dsls_and_a_second_bake_asks_nobody(cluster, baking, tmp_path):
+def test_a_node_that_is_killed_in_the_middle_loses_no_key_and_a_second_bake_asks_nobody(
+    kind, cluster, baking, tmp_path
+):
     root = tmp_path / "out"
-    require_whole(root, document_of(baking()))
+    process = baking()
+    is_building = lambda: process.poll() is not None or cluster.processes("two", "jitwarm.child")  # noqa: E731
+    wait_until(is_building, "the node has begun to build its first key", 300)
+    assert process.poll() is None, document_of(process)
+    cluster.kill(cluster.processes("two", *OWN[kind]))
+    assert len(named(root, "built_on_host")) < N_KEYS
+    require_whole(root, document_of(process))
+    wait_until(lambda: not cluster.processes("two", "jitwarm.child"), "what the node had started is gone", 60)
+
     again = ["bake", "--out", root, "--target", "cuda:90", *SMALL, "--json"]
     document = kits.json_of(kits.python("-m", "jitwarm", *again, JITWARM_PLUGINS="example", JITWARM_PLAN_TIMEOUT_S=300))
     assert document["outcomes"] == {"loaded": N_KEYS}
     assert document["n_compiles"] == 0
     cluster.kill(cluster.processes("", *OWN["ray"], *OWN["dask"]))
     wait_until(lambda: not cluster.leftovers(), "hosts leave no files behind", 60)
-
-
-def test_a_node_that_is_killed_in_the_middle_loses_no_key(kind, cluster, baking, tmp_path):
-    process = baking()
-    is_building = lambda: process.poll() is not None or cluster.processes("two", "jitwarm.child")  # noqa: E731
-    wait_until(is_building, "the node has begun to build its first key", 300)
-    assert process.poll() is None, document_of(process)
-    cluster.kill(cluster.processes("two", *OWN[kind]))
-    assert len(named(tmp_path / "out", "built_on_host")) < N_KEYS
-    require_whole(tmp_path / "out", document_of(process))
-    wait_until(lambda: not cluster.processes("two", "jitwarm.child"), "what the node had started is gone", 60)

@@ -1,4 +1,7 @@
-"""8 and 16 ranks at a barrier over the keys of one compiler: each key is compiled once, and warm in every rank."""
+"""8 and 16 ranks at a barrier over the keys of one compiler: each key is compiled once, and warm in every rank.
+
+Four ranks over all three compilers are in `test_ranks_of_a_node`.
+"""
 
 import json
 import os
@@ -39,9 +42,9 @@ KERNELS = {
     [
         ("triton", 40, 8),
         pytest.param("triton", 40, 16, marks=pytest.mark.soak),
-        ("cutedsl", 8, 8),
+        pytest.param("cutedsl", 8, 8, marks=pytest.mark.soak),
         pytest.param("cutedsl", 8, 16, marks=pytest.mark.soak),
-        ("tilelang", 4, 8),
+        pytest.param("tilelang", 4, 8, marks=pytest.mark.soak),
         pytest.param("tilelang", 4, 16, marks=pytest.mark.soak),
     ],
 )

@@ -74,6 +74,7 @@ def test_a_comparison_names_what_changed(made):
     assert found["unexpected"]["seconds_lost"]["a"] == 0
 
 
+@pytest.mark.xdist_group("a real start")
 def test_a_second_start_on_the_same_store_is_seen_to_load(real):
     a, b = (read_starts([name], real)[0] for name in ("cold", "again"))
     found = difference(a, b)
@@ -83,6 +84,7 @@ def test_a_second_start_on_the_same_store_is_seen_to_load(real):
     assert found["versions"] == found["config"] == found["kernels"] == {}
 
 
+@pytest.mark.xdist_group("a real start")
 def test_the_document_of_a_real_start(real):
     found = document(read_starts(["cold"], real)[0])
     assert (found["n_keys"], found["n_warm"], found["n_compiles"], found["is_complete"]) == (11, 11, 11, True)

@@ -295,6 +295,7 @@ def test_nothing_but_its_own_script_and_style_may_run(look, small):
         assert "unsafe" not in policy
 
 
+@pytest.mark.xdist_group("a real start")
 def test_the_page_of_a_real_start_shows_its_keys(look, real, tmp_path):
     (start,) = read_starts(["cold"], real)
     file = tmp_path / "page.html"

@@ -98,6 +98,7 @@ def test_a_host_that_builds_several_keys_at_once_has_as_many_tracks(tmp_path):
     assert len({track for _, track, _ in built}) == 2
 
 
+@pytest.mark.xdist_group("a real start")
 def test_the_trace_of_a_real_start(real):
     (start,) = read_starts(["cold"], real)
     tracks = check(trace(start))

@@ -123,13 +123,6 @@ def test_two_ranks_compile_each_key_once(start_engine):
     assert "jitwarm (5 keys)" not in started.log  # and no other
 
 
-@pytest.mark.parametrize("given", ["jitwarm", "some_other_plugin", ""])
-def test_vllm_plugins_selects_us(start_engine, given):
-    started = start_engine(VLLM_PLUGINS=given, VLLM_ENABLE_V1_MULTIPROCESSING="0")
-    assert len(started.answer["tokens"]) == 3
-    assert started.outcomes() == WARM if given == "jitwarm" else started.events == {}
-
-
 def test_faults_of_plugins_are_told_and_cost_only_themselves(start_engine, site):
     kernel = """
 import os, time
@@ -217,20 +210,6 @@ def test_a_budget_ends_the_warmup_and_not_the_start(start_engine):
 def test_strict_also_ends_the_start_where_there_was_no_warmup(start_engine):
     started = start_engine(JITWARM_POLICY="strict", JITWARM_TARGET=None, VLLM_ENABLE_V1_MULTIPROCESSING="0")
     assert "no target" in started.answer["error"]
-
-
-@pytest.mark.parametrize(
-    ("variables", "said"),
-    [
-        ({"JITWARM_DISABLE": "1"}, ""),
-        ({"JITWARM_TARGET": None}, "no warm-up: no target: this machine has no GPU to ask"),
-    ],
-)
-def test_switched_off_or_without_a_target_vllm_starts_as_ever(start_engine, variables, said):
-    started = start_engine(VLLM_ENABLE_V1_MULTIPROCESSING="0", **variables)
-    assert len(started.answer["tokens"]) == 3
-    assert started.all("key_end") == []
-    assert [line[: len(said)] for line in started.lines] == ([said] if said else [])
 
 
 def test_forked_workers_are_warmed_as_well(start_engine):

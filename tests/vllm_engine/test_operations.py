@@ -211,16 +211,17 @@ def test_a_log_that_cannot_be_written_is_one_warning_and_the_page_has_vllms_metr
 
 
 @pytest.mark.parametrize(
-    ("variables", "additional", "why"),
+    ("variables", "additional", "why", "is_logged"),
     [
-        ({"JITWARM_TARGET": None}, {}, "no target: this machine has no GPU to ask"),
-        ({"JITWARM_DISABLE": "1"}, {}, "switched off"),
-        ({}, {"disable": ["*"]}, "switched off"),
-        ({}, {"disable": ["*"], "ready_file": "other.json"}, "switched off"),
+        ({"JITWARM_TARGET": None}, {}, "no target: this machine has no GPU to ask", True),
+        ({"JITWARM_DISABLE": "1"}, {}, "switched off", False),
+        ({}, {"disable": ["*"], "ready_file": "other.json"}, "switched off", False),
     ],
 )
-def test_a_start_without_a_warm_up_is_ready_at_once_and_says_why(start_engine, tmp_path, variables, additional, why):
-    """Else a pod that waits for the ready file would never start."""
+def test_a_start_without_a_warm_up_is_ready_at_once_and_says_why(
+    start_engine, tmp_path, variables, additional, why, is_logged
+):
+    """vLLM starts as ever. Else a pod that waits for the ready file would never start."""
     file = tmp_path / additional.get("ready_file", "ready.json")
     additional |= {"ready_file": str(file)} if "ready_file" in additional else {}
     given = {"JITWARM_READY_FILE": str(tmp_path / "ready.json"), "VLLM_ENABLE_V1_MULTIPROCESSING": "0", **variables}
@@ -229,3 +230,5 @@ def test_a_start_without_a_warm_up_is_ready_at_once_and_says_why(start_engine, t
     found = json.loads(file.read_text())
     assert (found["ready"], found["phase"]) == (True, "no warm-up")
     assert why in found["error"]
+    assert started.all("key_end") == []
+    assert [why in line for line in started.lines] == [True] * is_logged

@@ -25,6 +25,18 @@ def run(tmp_path):
     return run
 
 
+@pytest.mark.parametrize(
+    ("given", "is_set"), [(None, True), ("jitwarm", True), ("some_other_plugin", False), ("", False)]
+)
+def test_vllm_loads_us_unless_its_plugins_are_others(run, given, is_set):
+    program = """
+from vllm.plugins import load_general_plugins
+load_general_plugins()
+print(hasattr(WorkerWrapperBase.init_device, "__wrapped__"))
+"""
+    assert run(program, VLLM_PLUGINS=given) == ([str(is_set)], [])
+
+
 def test_it_is_set_once_however_often_we_are_called(run):
     printed, told = run("""
 register(); once = WorkerWrapperBase.init_device

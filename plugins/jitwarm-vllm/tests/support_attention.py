@@ -59,16 +59,20 @@ def document(target, *wheel, cases="attention_cases"):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def bake(directory, config, target, *wheel):
-    """`jitwarm bake` of this package's kernels: the finished process, which has printed a JSON document."""
+def bake(directory, config, targets, *wheel):
+    """`jitwarm bake` of this package's kernels: the document that it has printed for each target."""
     site = directory / "site"  # as if the package were installed, whether it is or not
     info = site / "jitwarm_vllm-0.1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: jitwarm-vllm\nVersion: 0.1.0\n")
     (info / "entry_points.txt").write_text("[jitwarm.kernels]\nvllm_kernels = jitwarm_vllm.plugin\n")
     (directory / "serving.toml").write_text(config)
-    options = ["--target", target, "--config", directory / "serving.toml", "--out", directory / "baked", "--json"]
-    return _run(["-m", "jitwarm", "bake", *options, "--kernel", "vllm_kernels:*"], [site, PACKAGE / "src", *wheel])
+    options = [option for target in targets for option in ("--target", target)]
+    options += ["--config", directory / "serving.toml", "--out", directory / "baked", "--json"]
+    done = _run(["-m", "jitwarm", "bake", *options, "--kernel", "vllm_kernels:*"], [site, PACKAGE / "src", *wheel])
+    assert done.returncode in (0, 1), done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    return found if isinstance(found, list) else [found]
 
 
 def _run(arguments, path):

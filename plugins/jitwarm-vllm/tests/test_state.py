@@ -4,12 +4,9 @@ Each comparison runs a GDN or a Mamba-2 layer from its projections on, with the 
 for 100 random numbers of sequences, that decode alone and beside prompts; see `state_cases` and `mamba_cases`.
 """
 
-import json
-
 import pytest
 import support_attention
-from published import GRANITE4_H_SMALL, QWEN3_NEXT_80B
-from test_attention import check, check_bake, rows
+from test_attention import check
 
 wheel_files = support_attention.wheel_files  # a fixture
 TARGETS = ("cuda:90", "cuda:100")
@@ -85,44 +82,6 @@ def test_steps_have_so_many_keys(wheel_files, target, cases, case):
     found = support_attention.document(target, *wheel_files, cases=cases)[case]
     kernels = ("_causal_conv1d_fwd_kernel", "_causal_conv1d_update_kernel", RECURRENCES[cases])
     assert tuple(found[name]["declared"] for name in kernels) == COUNTS[target, cases, case]
-
-
-SERVING = """
-max_num_seqs = 2
-max_num_batched_tokens = 2
-cudagraph_capture_sizes = [1, 2]
-[extra.vllm_kernels]
-model = "{model}"
-block_size = {block_size}
-"""
-SMALL = {**QWEN3_NEXT_80B, "num_experts": 0, "num_hidden_layers": 4}
-SMALL_KEYS = {"causal_conv1d_fwd": 1, "causal_conv1d_update": 2, "gdn_packed_decode": 1}
-GRANITE_KEYS = {"causal_conv1d_fwd": 2, "causal_conv1d_update": 2, "selective_scan_update": 1}
-
-
-def baked(tmp_path, target, *wheel, document=SMALL, block_size=544):
-    (tmp_path / "config.json").write_text(json.dumps(document))
-    return support_attention.bake(
-        tmp_path, SERVING.format(model=tmp_path / "config.json", block_size=block_size), target, *wheel
-    )
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_state_kernels_compile_where_no_gpu_is(wheel_files, tmp_path, target):
-    done = baked(tmp_path, target, *wheel_files)
-    assert check_bake(done) == SMALL_KEYS
-    # Both targets' launches overlap, whatever the platform says on which the keys are listed.
-    assert all(json.loads(row["key"])["launch_pdl"] == ["bool", "true"] for row in rows(done)["causal_conv1d_update"])
-
-
-@pytest.mark.vllm
-def test_state_kernels_of_the_cpu_build_compile_where_no_gpu_is(tmp_path):
-    assert check_bake(baked(tmp_path, "cuda:90")) == SMALL_KEYS
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_mamba2_kernels_compile_where_no_gpu_is(wheel_files, tmp_path, target):
-    assert check_bake(baked(tmp_path, target, *wheel_files, document=GRANITE4_H_SMALL, block_size=4096)) == GRANITE_KEYS
 
 
 @pytest.mark.parametrize(

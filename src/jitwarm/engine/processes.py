@@ -21,6 +21,9 @@ from jitwarm.errors import KeyTimeoutError, WorkerDiedError, WorkersUnavailableE
 
 # Together they hide every GPU from every stack: a child makes no CUDA context, and a machine with a GPU bakes as one without.
 BLIND = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
+# numpy's OpenBLAS starts a thread per processor when it is imported, and a template with a second thread forks no worker:
+# then each worker would import torch, and whatever the plugin builds on, by itself.
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 ENDED = "the compile process ended"
 
 _START_TIMEOUT_S = 120.0  # a mother imports a compiler, on a node that may be busy loading weights
@@ -131,7 +134,7 @@ class Mother(Forks):
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
                 [sys.executable, "-P", "-m", "jitwarm.child", str(theirs.fileno()), *preload],
-                env={**environment_of_child(), **environ, **BLIND},
+                env={**environment_of_child(), **environ, **BLIND, **_ONE_THREAD},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,
