@@ -2,10 +2,10 @@
 
     CUDA_VISIBLE_DEVICES="" python attention_program.py CASES TARGET SEED [WHEEL_DIRECTORY IMPORTS_DIRECTORY]
 
-CASES is a module beside this file, whose `cases()` gives them by name. With directories, over the Python files of a GPU
-wheel, else over the vLLM that is installed. Triton's `jit_cache_hook` answers every launch before it compiles, with the key
-that Triton would file it under. Prints one JSON document: case -> what was declared for each kernel, what was asked for, and
-how many launches there were.
+CASES are modules beside this file, with commas between, whose `cases()` give them by name. With directories, over the Python
+files of a GPU wheel, else over the vLLM that is installed. Triton's `jit_cache_hook` answers every launch before it compiles,
+with the key that Triton would file it under. Prints one JSON document: module -> case -> what was declared for each kernel, what
+was asked for, and how many launches there were.
 """
 
 import importlib
@@ -82,13 +82,15 @@ def compared(case, target, seed):
 def main():
     target, seed = Target.parse(sys.argv[2]), int(sys.argv[3])
     # All of vLLM is imported here: with the stand-in driver installed some of it would fail.
-    cases = importlib.import_module(sys.argv[1]).cases()
+    modules = {name: importlib.import_module(name).cases() for name in sys.argv[1].split(",")}
     document = {}
-    for name, case in cases.items():
-        try:
-            document[name] = compared(case, target, seed)
-        except Exception:  # noqa: BLE001 - whatever it is belongs into the document
-            document[name] = {"error": traceback.format_exc()[-3000:]}
+    for module, cases in modules.items():
+        found = document.setdefault(module, {})
+        for name, case in cases.items():
+            try:
+                found[name] = compared(case, target, seed)
+            except Exception:  # noqa: BLE001 - whatever it is belongs into the document
+                found[name] = {"error": traceback.format_exc()[-3000:]}
     sys.stdout.write("\n" + json.dumps(document) + "\n")
 
 

@@ -12,6 +12,7 @@ import pytest
 PROGRAM = Path(__file__).with_name("attention_program.py")
 PACKAGE = Path(__file__).parents[1]
 SEED = 20251121
+MODULES = ("attention_cases", "state_cases", "mamba_cases")
 
 CASES = (
     "Llama-3.1-8B",
@@ -51,10 +52,15 @@ def wheel_files():
     return tuple(map(str, found))
 
 
-@cache
 def document(target, *wheel, cases="attention_cases"):
     """Case -> comparison, over a wheel's files or the installed vLLM."""
-    done = _run([PROGRAM, cases, target, str(SEED), *wheel], [PACKAGE / "src"])
+    return _documents(target, *wheel)[cases]
+
+
+@cache
+def _documents(target, *wheel):
+    """Module of cases -> document. One process for all of them: it takes long to import vLLM."""
+    done = _run([PROGRAM, ",".join(MODULES), target, str(SEED), *wheel], [PACKAGE / "src"])
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 

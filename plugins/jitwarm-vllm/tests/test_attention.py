@@ -10,6 +10,7 @@ from support_attention import CASES
 
 wheel_files = support_attention.wheel_files  # a fixture
 TARGETS = ("cuda:90", "cuda:100")
+pytestmark = pytest.mark.xdist_group("vLLM's host functions")  # driven once, in one process for each target
 
 
 def check(comparison):

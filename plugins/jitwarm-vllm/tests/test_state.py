@@ -10,6 +10,7 @@ from test_attention import check
 
 wheel_files = support_attention.wheel_files  # a fixture
 TARGETS = ("cuda:90", "cuda:100")
+pytestmark = pytest.mark.xdist_group("vLLM's host functions")  # driven once, in one process for each target
 GDN_CASES = (
     "Qwen3-Next-80B-A3B",
     "Qwen3-Next-80B-A3B, TP 8",
