@@ -5,6 +5,7 @@ itself is never installed.
 names a directory with what vLLM's modules import. Nothing here is imported by jitwarm.
 """
 
+import compileall
 import importlib.util
 import os
 import shutil
@@ -145,6 +146,7 @@ def _unpacked(wheel: Path, target: Path) -> Path:
                 if name.endswith(".py") or ".dist-info/" in name or _DEEP_GEMM in name
             ]
             archive.extractall(made, wanted)
+            compileall.compile_dir(made, quiet=2)  # many processes import it, and some environments keep no bytecode
             _move(made, target)
     return target
 

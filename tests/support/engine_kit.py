@@ -1,6 +1,7 @@
 """The model and the environment of a vLLM engine that tests start."""
 
 import os
+import tempfile
 from pathlib import Path
 
 SUPPORT = Path(__file__).parent
@@ -11,6 +12,8 @@ MODEL = {
     "max_position_embeddings": 512, "torch_dtype": "float32", "rms_norm_eps": 1e-5, "hidden_act": "silu",
     "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
 }  # fmt: skip
+# Of all engines: what vLLM has read of a model's class, for which it otherwise starts a process that imports all of vLLM again.
+VLLM_CACHE = Path(tempfile.gettempdir()) / f"jitwarm-tests-{os.getuid()}" / "vllm"
 CACHES = {"TRITON_CACHE_DIR", "TILELANG_CACHE_DIR", "CUTE_DSL_CACHE_DIR"}
 
 
@@ -19,7 +22,7 @@ def environment(directory, site, store):
     inherited = {n: v for n, v in os.environ.items() if not n.startswith(("JITWARM_", "VLLM_")) and n not in CACHES}
     return inherited | {
         "HOME": str(directory), "XDG_CACHE_HOME": str(directory / "cache"), "PYTHONPATH": f"{site}:{SUPPORT}",
-        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+        "VLLM_CACHE_ROOT": str(VLLM_CACHE), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
         "JITWARM_EARLY": "0",  # what happens at the seam; `test_early` has the head start
         "JITWARM_CACHE_DIR": str(store), "JITWARM_TARGET": "cuda:90", "JITWARM_PLUGINS": "alpha,beta",
     }  # fmt: skip

@@ -151,7 +151,13 @@ def test_an_engine_that_is_interrupted_while_it_loads_leaves_nothing_of_ours(
 
 def test_gpu_code_that_comes_late_is_counted_and_can_be_limited(start_engine):
     """What was there before the memory was measured is not late."""
-    started = start_engine(llm=LOADING, JITWARM_EARLY=None, LOADING="until 4", JITWARM_MAX_LATE_MODULE_BYTES="1")
+    started = start_engine(
+        llm=LOADING,
+        JITWARM_EARLY=None,
+        LOADING="until 4",
+        JITWARM_MAX_LATE_MODULE_BYTES="1",
+        VLLM_ENABLE_V1_MULTIPROCESSING="0",
+    )
     outcomes = started.outcomes()
     assert {outcome for kernel in OF_CONFIGURATION for outcome in outcomes[kernel]} <= {"already_warm", "loaded"}
     assert outcomes["beta:PerHead"] == ["skipped"]

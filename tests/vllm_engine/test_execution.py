@@ -13,6 +13,7 @@ pytestmark = pytest.mark.vllm
 
 SUPPORT = Path(__file__).parents[1] / "support"
 STEPPING = {"worker_cls": "engine_worker.SteppingCPUWorker"}
+IN_ONE_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # starts sooner
 
 
 def of_triton(started, name):
@@ -21,11 +22,11 @@ def of_triton(started, name):
 
 @pytest.mark.timeout(1200)  # three starts
 def test_what_only_a_step_compiles_is_listed_learned_and_gone_at_the_next_start(start_engine, site, tmp_path):
-    plain = start_engine((), STEPPING, store="plain", JITWARM_EXECUTION_WARMUP="off")
+    plain = start_engine((), STEPPING, store="plain", JITWARM_EXECUTION_WARMUP="off", **IN_ONE_PROCESS)
     assert plain.all("execution_run") == plain.all("undeclared_compile") == []
     assert len(of_triton(plain, "unexpected_compile")) == 1  # while the request waits
 
-    first = start_engine((), STEPPING, store="first", JITWARM_EXECUTION_WARMUP="on")
+    first = start_engine((), STEPPING, store="first", JITWARM_EXECUTION_WARMUP="on", **IN_ONE_PROCESS)
     names = [event["event"] for event in first.workers[0]]
     order = ["run_end", "undeclared_compile", "execution_run", "monitor_armed", "first_token"]
     assert sorted(order, key=names.index) == order
@@ -47,7 +48,9 @@ def test_what_only_a_step_compiles_is_listed_learned_and_gone_at_the_next_start(
     functions = [entry["function"] for entry in tomllib.loads(file.read_text())["function"]]
     assert "alpha_kernels:scale" in functions
 
-    second = start_engine((), STEPPING, store="second", JITWARM_EXECUTION_WARMUP="on", JITWARM_LEARNED_KEYS=str(file))
+    second = start_engine(
+        (), STEPPING, store="second", JITWARM_EXECUTION_WARMUP="on", JITWARM_LEARNED_KEYS=str(file), **IN_ONE_PROCESS
+    )
     assert second.outcomes()["triton:learned"] == ["compiled"]
     assert of_triton(second, "undeclared_compile") == []
     assert second.answer["tokens"] == plain.answer["tokens"]
@@ -55,9 +58,13 @@ def test_what_only_a_step_compiles_is_listed_learned_and_gone_at_the_next_start(
 
 def test_a_step_that_raises_costs_the_run_and_not_the_engine(start_engine):
     """Sampled at random by the engine's own seed: nothing of the run is left, not even in the random numbers."""
-    plain = start_engine(JITWARM_EXECUTION_WARMUP="off")
+    plain = start_engine(JITWARM_EXECUTION_WARMUP="off", **IN_ONE_PROCESS)
     failing = start_engine(
-        (), {"worker_cls": "engine_worker.FailingCPUWorker"}, store="failing", JITWARM_EXECUTION_WARMUP="on"
+        (),
+        {"worker_cls": "engine_worker.FailingCPUWorker"},
+        store="failing",
+        JITWARM_EXECUTION_WARMUP="on",
+        **IN_ONE_PROCESS,
     )
     [run] = failing.all("execution_run")
     assert (run["status"], run["error"]) == ("failed", "RuntimeError: no more registers")

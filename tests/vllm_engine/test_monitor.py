@@ -12,12 +12,13 @@ pytestmark = pytest.mark.vllm
 
 SUPPORT = Path(__file__).parents[1] / "support"
 ARMED = {"worker_cls": "engine_worker.MonitoredCPUWorker"}
+IN_ONE_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # starts sooner
 CALLS = [["launch_scale", [64]], ["launch_scale", [24]], ["use_triton", [256]]]
 
 
 def test_what_compiles_while_serving_is_recorded_learned_and_gone_at_the_next_start(start_engine, site, tmp_path):
     """`alpha` declares multiples of 16 only, and serving sends 24; and a block size that only a caller of its own has."""
-    first = start_engine(CALLS, ARMED, JITWARM_MONITOR="record")
+    first = start_engine(CALLS, ARMED, JITWARM_MONITOR="record", **IN_ONE_PROCESS)
     assert [answer.partition(":")[0] for [answer] in first.answer["calls"]] == ["launched", "raised", "raised"]
     by_key, by_function = first.all("unexpected_compile")
     assert (by_key["kernel"], by_key["rank"]) == ("alpha:Scale", 0)
@@ -39,7 +40,9 @@ def test_what_compiles_while_serving_is_recorded_learned_and_gone_at_the_next_st
     assert [entry["kernel"] for entry in document["key"]] == ["alpha:Scale"]
     assert [entry["function"] for entry in document["function"]] == ["alpha_kernels:scale"]
 
-    second = start_engine(CALLS, ARMED, store="another", JITWARM_MONITOR="error", JITWARM_LEARNED_KEYS=str(file))
+    second = start_engine(
+        CALLS, ARMED, store="another", JITWARM_MONITOR="error", JITWARM_LEARNED_KEYS=str(file), **IN_ONE_PROCESS
+    )
     assert [answer for [answer] in second.answer["calls"]] == ["launched", "launched", "passed"]
     assert second.all("unexpected_compile") == []
     assert second.all("reloaded") == []
@@ -51,7 +54,11 @@ def test_what_vllms_monitor_stops_before_it_compiles_is_explained_as_well(start_
     calls = [["use_cutedsl", [512]], ["use_tilelang", [16, 1024, 256]]]
     extra = {"extra": {"example": {"intermediate_sizes": [256], "gemm_shapes": [[512, 256]], "hidden_sizes": [256]}}}
     started = start_engine(
-        calls, {**ARMED, "additional_config": {"jitwarm": extra}}, JITWARM_PLUGINS="example", JITWARM_MONITOR="warn"
+        calls,
+        {**ARMED, "additional_config": {"jitwarm": extra}},
+        JITWARM_PLUGINS="example",
+        JITWARM_MONITOR="warn",
+        **IN_ONE_PROCESS,
     )
     assert all(answer.startswith("raised: ") for [answer] in started.answer["calls"])
     cute, tile = started.all("unexpected_compile")

@@ -74,7 +74,12 @@ def test_a_second_model_in_the_same_process_is_warmed_as_well(start_engine, tmp_
 
 def test_a_new_engine_of_an_elastic_scale_up_loads_what_is_built_before_vllm_launches_kernels(start_engine):
     """It measures no memory. What was declared does not compile then; what was not is told."""
-    started = start_engine(llm={"worker_cls": "loading_worker.ElasticCPUWorker"}, JITWARM_EARLY=None, LOADING="until 4")
+    started = start_engine(
+        llm={"worker_cls": "loading_worker.ElasticCPUWorker"},
+        JITWARM_EARLY=None,
+        LOADING="until 4",
+        VLLM_ENABLE_V1_MULTIPROCESSING="0",
+    )
     assert len(started.answer["tokens"]) == 3
     [worker] = started.workers
     names = [event["event"] for event in worker]
