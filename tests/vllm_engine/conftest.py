@@ -58,9 +58,9 @@ class Started:
 
 @pytest.fixture
 def site(tmp_path):
-    """A directory on the engine's path, with the packages `alpha` and `beta`."""
+    """A directory on the engine's path, with the packages `alpha`, `beta` and `gamma`; see `engine_kit` for which are asked."""
     directory = tmp_path / "site"
-    for name in ("alpha", "beta"):
+    for name in ("alpha", "beta", "gamma"):
         install(directory, f"{name}_kernels", (PACKAGES / f"{name}_kernels.py").read_text(), plugin=name)
     return directory
 

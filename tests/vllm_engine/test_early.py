@@ -18,8 +18,10 @@ EXAMPLE = {"extra": {"example": {"intermediate_sizes": [256], "gemm_shapes": [[5
 TP2 = {"tensor_parallel_size": 2}
 ON_TWO_CORES = {"VLLM_CPU_OMP_THREADS_BIND": "0|1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
 # What follows from the configuration alone; two of `beta`'s kernels ask for the live model.
-OF_CONFIGURATION = {"alpha:Scale", "alpha:first_rank_only", "beta:Fill"}
+OF_CONFIGURATION = {"alpha:Scale", "alpha:first_rank_only"}
 OF_MODEL = {"beta:PerHead", "beta:of_this_model"}
+# With `gamma`, whose key takes the builder seconds.
+LONG = {"JITWARM_EARLY": None, "JITWARM_PLUGINS": "alpha,beta,gamma"}
 
 
 def compiles(started):
@@ -49,7 +51,7 @@ def test_what_the_configuration_decides_is_compiled_while_the_weights_load(start
     assert times == sorted(times)
 
     outcomes = started.outcomes()
-    early = {kernel for kernel in outcomes if kernel in OF_CONFIGURATION or kernel.startswith("example:")}
+    early = {kernel for kernel in outcomes if kernel in OF_CONFIGURATION or kernel.startswith(("example:", "gamma:"))}
     assert early | OF_MODEL == set(outcomes)
     assert {outcome for kernel in early for outcome in outcomes[kernel]} <= {"already_warm", "loaded"}
     assert {outcome for kernel in OF_MODEL for outcome in outcomes[kernel]} == {"compiled"}
@@ -103,9 +105,9 @@ def test_of_two_ranks_one_builds_and_both_are_warm(start_engine, fork):
 
 
 def test_a_builder_that_is_killed_costs_nothing_but_time(start_engine):
-    started = start_engine(llm=LOADING, JITWARM_EARLY=None, LOADING="kill 1")
+    started = start_engine(llm=LOADING, LOADING="kill 1", **LONG)
     assert len(started.answer["tokens"]) == 3
-    assert set(started.outcomes()) == OF_CONFIGURATION | OF_MODEL
+    assert set(started.outcomes()) == OF_CONFIGURATION | OF_MODEL | {"gamma:Fill"}
     assert {outcome for found in started.outcomes().values() for outcome in found} <= {
         "compiled",
         "loaded",
@@ -117,7 +119,7 @@ def test_a_builder_that_is_killed_costs_nothing_but_time(start_engine):
 
 @pytest.mark.parametrize("loading", ["fail 1", "die 1"])
 def test_when_the_weights_cannot_be_loaded_nothing_of_ours_goes_on(start_engine, monkeypatch, loading):
-    started = start_engine(llm=LOADING, JITWARM_EARLY=None, LOADING=loading)
+    started = start_engine(llm=LOADING, LOADING=loading, **LONG)
     assert "error" in started.answer
     monkeypatch.setenv("JITWARM_CACHE_DIR", str(started.store))
     wait_until(lambda: not marked("JITWARM_CACHE_DIR"), "builder, mothers and workers are gone")
@@ -133,7 +135,7 @@ def test_an_engine_that_is_interrupted_while_it_loads_leaves_nothing_of_ours(
 
     Some of vLLM's own processes stay for a while, with or without us.
     """
-    command, environ = prepare_engine(llm=LOADING, JITWARM_EARLY=None, LOADING="until 99")
+    command, environ = prepare_engine(llm=LOADING, LOADING="until 99", **LONG)
     engine = Process(command, tmp_path / "log", environ)
     monkeypatch.setenv("JITWARM_CACHE_DIR", environ["JITWARM_CACHE_DIR"])
     try:
@@ -154,7 +156,7 @@ def test_gpu_code_that_comes_late_is_counted_and_can_be_limited(start_engine):
     started = start_engine(
         llm=LOADING,
         JITWARM_EARLY=None,
-        LOADING="until 4",
+        LOADING="until 3",
         JITWARM_MAX_LATE_MODULE_BYTES="1",
         VLLM_ENABLE_V1_MULTIPROCESSING="0",
     )

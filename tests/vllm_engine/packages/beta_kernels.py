@@ -1,4 +1,4 @@
-"""Another third party's package: a kernel that knows nothing of jitwarm's classes, and two that look at the live model."""
+"""Another third party's package: kernels that look at the live model."""
 
 from dataclasses import dataclass
 
@@ -6,28 +6,6 @@ import triton
 import triton.language as tl
 
 from jitwarm import IntClass, NeedsModel, TensorSpec, TritonKernel, hookimpl
-
-
-@triton.jit
-def fill(out_ptr, VALUE: tl.constexpr):
-    tl.store(out_ptr, VALUE)
-
-
-class Fill:
-    """The four members and nothing else; compiles by Triton's own means."""
-
-    @dataclass(frozen=True)
-    class CompileKey:
-        value: int
-
-    def dispatch(self, *, value):
-        return self.CompileKey(value)
-
-    def get_warmup_keys(self, config):
-        return [self.CompileKey(7)]
-
-    def compile(self, key):
-        fill.warmup(triton.MockTensor(tl.float32), VALUE=key.value, grid=(1,))
 
 
 @triton.jit
@@ -69,7 +47,7 @@ class OfThisModel(PerHead):
 
 @hookimpl
 def jitwarm_kernels(config):
-    kernels = [Fill(), PerHead()]
+    kernels = [PerHead()]
     try:
         config.require_model()
     except NeedsModel:
