@@ -73,6 +73,7 @@ def test_a_target_that_is_none_is_told_before_any_is_baked(bake, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.soak
 def test_one_directory_holds_the_binaries_of_several_targets(tmp_path):
     pytest.importorskip("triton")
     targets = ("--target", "cuda:90", "--target", "cuda:80")
@@ -112,7 +113,10 @@ def test_an_extra_that_is_not_installed_is_named(bake, site, hosts, module, extr
     assert f"pip install '{extra}'" in said(done)
 
 
-@pytest.mark.parametrize(("module", "scheme"), [("ray", "ray"), ("ray", "ray://"), ("distributed", "tcp://")])
+@pytest.mark.parametrize(
+    ("module", "scheme"),
+    [("ray", "ray"), pytest.param("ray", "ray://", marks=pytest.mark.soak), ("distributed", "tcp://")],
+)
 def test_a_cluster_that_does_not_answer_is_one_sentence(bake, module, scheme, tmp_path):
     pytest.importorskip(module)
     with socket.socket() as silent:

@@ -131,6 +131,7 @@ def test_versions_that_differ_are_named_and_no_others():
     ]
 
 
+@pytest.mark.soak
 def test_one_process_of_an_executor_serves_one_target_after_another(sent):
     """A bake for each target meets the same hosts, and Triton keeps the first target that it is given."""
     targets = ("cuda:90", "cuda:80", "cuda:90")

@@ -201,7 +201,11 @@ def test_what_is_built_in_one_is_loaded_in_the_other(tmp_path, serve, ordinary_s
 
 
 @pytest.mark.parametrize(
-    ("builder", "loader"), [(ORDINARY, ALL_AT_ONCE), (ALL_AT_ONCE, ORDINARY)], ids=["loaded oddly", "built oddly"]
+    ("builder", "loader"),
+    [
+        pytest.param(ORDINARY, ALL_AT_ONCE, id="loaded oddly"),
+        pytest.param(ALL_AT_ONCE, ORDINARY, id="built oddly", marks=pytest.mark.soak),
+    ],
 )
 def test_so_it_is_with_triton(tmp_path, serve, builder, loader):
     kernels = ("example", "example:fused_add_rms_norm")

@@ -7,8 +7,8 @@ from jitwarm.testing import FAULTS
 
 CHOSEN = [
     ("cutedsl", "cutlass", "segfaults"),
-    ("cutedsl", "cutlass", "changes the environment"),
-    ("tilelang", "tilelang", "segfaults"),
+    pytest.param("cutedsl", "cutlass", "changes the environment", marks=pytest.mark.soak),
+    pytest.param("tilelang", "tilelang", "segfaults", marks=pytest.mark.soak),
     ("tilelang", "tilelang", "loses its directory"),
 ]
 

@@ -146,6 +146,7 @@ def test_a_check_writes_nothing_and_fails_while_there_is_something_to_learn(serv
     run("-m", "jitwarm", "learn", "--check")
 
 
+@pytest.mark.soak
 def test_the_file_in_the_stores_root_is_found_by_itself(serve, run, tmp_path):
     serve(208, JITWARM_MONITOR="record")
     run("-m", "jitwarm", "learn", "--out", tmp_path / "store" / "jitwarm.lock.toml")

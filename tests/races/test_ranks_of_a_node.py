@@ -28,6 +28,7 @@ def test_each_key_of_each_dsl_is_compiled_once_and_warm_in_every_rank(root):
     assert sum(report["n_compiles"] for report in reports) == len(found)
 
 
+@pytest.mark.soak  # `test_soak` kills processes of ranks in each of its rounds
 def test_a_rank_that_is_killed_frees_what_it_held(root):
     with ranks(root, N_RANKS) as started:
         wait_until(lambda: root.is_dir() and compiles(root), "a key is compiled", seconds=120)

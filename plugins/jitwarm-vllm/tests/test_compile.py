@@ -94,14 +94,17 @@ def test_every_kernel_compiles_where_no_gpu_is(wheel_files, tmp_path):
 
 
 def test_mamba2_kernels_compile_where_no_gpu_is(wheel_files, tmp_path):
-    found = baked(tmp_path, STATE, GRANITE4_H_SMALL, TARGETS, *wheel_files, block_size=4096)
-    assert [counted(found[target]) for target in TARGETS] == [MAMBA2_KEYS] * 2
+    found = baked(tmp_path, STATE, GRANITE4_H_SMALL, TARGETS[1:], *wheel_files, block_size=4096)
+    assert counted(found["cuda:100"]) == MAMBA2_KEYS
 
 
 @pytest.mark.vllm
 def test_every_kernel_of_the_cpu_build_compiles_where_no_gpu_is(tmp_path):
     found = baked(tmp_path, EVERYTHING, SMALL, TARGETS[:1])
-    assert counted(found["cuda:90"]) == KEYS
+    assert counted(found["cuda:90"]) == {
+        **KEYS,
+        "unified_attention": 6,
+    }  # 0.32 has its split form once more for one sequence
 
 
 def test_an_nvfp4_cache_is_named_absent_and_costs_nothing_else(wheel_files, tmp_path):
