@@ -21,7 +21,7 @@ N_KEYS = 6
 pytestmark = pytest.mark.timeout(1500)  # two cores start a cluster, and three compilers in each of its processes
 
 
-@pytest.fixture(params=CLUSTERS)
+@pytest.fixture(params=["ray", pytest.param("dask", marks=pytest.mark.soak)])
 def kind(request):
     return request.param
 

@@ -90,7 +90,7 @@ def test_weights_that_are_there_are_loaded_while_it_builds(start_engine, tmp_pat
     assert (tmp_path / "model" / "model.safetensors").stat().st_size > 200e6
 
 
-@pytest.mark.parametrize("fork", [False, True])
+@pytest.mark.parametrize("fork", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_of_two_ranks_one_builds_and_both_are_warm(start_engine, fork):
     """The weights are there at once: the warm-up begins in the middle, and nothing is compiled twice."""
     started = start_engine(llm=TP2, fork=fork, JITWARM_EARLY=None, **ON_TWO_CORES)
@@ -117,7 +117,7 @@ def test_a_builder_that_is_killed_costs_nothing_but_time(start_engine):
     assert start.is_warm
 
 
-@pytest.mark.parametrize("loading", ["fail 1", "die 1"])
+@pytest.mark.parametrize("loading", ["fail 1", pytest.param("die 1", marks=pytest.mark.soak)])
 def test_when_the_weights_cannot_be_loaded_nothing_of_ours_goes_on(start_engine, monkeypatch, loading):
     started = start_engine(llm=LOADING, LOADING=loading, **LONG)
     assert "error" in started.answer
@@ -127,7 +127,7 @@ def test_when_the_weights_cannot_be_loaded_nothing_of_ours_goes_on(start_engine,
         assert all((started.store / name).is_file() for name in json.loads(manifest.read_text())["files"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_an_engine_that_is_interrupted_while_it_loads_leaves_nothing_of_ours(
     prepare_engine, tmp_path, monkeypatch, number
 ):

@@ -31,6 +31,7 @@ def test_declared_is_what_the_wheels_host_functions_ask_for(wheel_files, target,
 
 
 @pytest.mark.vllm
+@pytest.mark.soak
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("case", CASES)
 def test_declared_is_what_the_cpu_builds_host_functions_ask_for(target, case):

@@ -127,6 +127,7 @@ def test_after_a_bake_deepgemm_compiles_for_no_number_of_tokens(tmp_path, target
 
 @pytest.mark.vllm
 @pytest.mark.usefixtures("library")
+@pytest.mark.soak
 def test_a_kernel_that_nvcc_cannot_compile_is_one_failed_key(tmp_path, monkeypatch):
     nvcc = tmp_path / "nvcc"
     nvcc.write_text(

@@ -47,6 +47,7 @@ def test_declared_is_what_the_wheels_layer_asks_for(wheel_files, target, cases, 
 
 
 @pytest.mark.vllm
+@pytest.mark.soak
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("cases", "case"), CASES)
 def test_declared_is_what_the_cpu_builds_layer_asks_for(target, cases, case):
@@ -54,6 +55,7 @@ def test_declared_is_what_the_cpu_builds_layer_asks_for(target, cases, case):
 
 
 @pytest.mark.vllm
+@pytest.mark.soak
 def test_tuned_blocks_are_those_of_vllms_file():
     """The CPU build brings the files of every device. Here two of them hold for 1 to 256 sequences."""
     found = support_attention.document("cuda:90", cases="mamba_cases")["Nemotron-H-8B, tuned"]
