@@ -16,7 +16,7 @@ def test_random_programs_agree_with_brute_force(seed):
     assert complaint is None, complaint
 
 
-@pytest.mark.parametrize("seed", range(1000))
+@pytest.mark.parametrize("seed", [*range(1000), *(pytest.param(n, marks=pytest.mark.soak) for n in range(1000, 2000))])
 def test_a_fixed_set_of_programs_agrees_with_brute_force(seed):
     complaint = programs.check(seed)
     assert complaint is None, complaint

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import kits
 import pytest
+from engine_kit import IN_ONE_PROCESS
 
 pytestmark = pytest.mark.vllm
 
 SUPPORT = Path(__file__).parents[1] / "support"
 STEPPING = {"worker_cls": "engine_worker.SteppingCPUWorker"}
-IN_ONE_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # starts sooner
 
 
 def of_triton(started, name):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import kits
 import pytest
+from engine_kit import IN_ONE_PROCESS
 
 pytestmark = pytest.mark.vllm
 
 SUPPORT = Path(__file__).parents[1] / "support"
 ARMED = {"worker_cls": "engine_worker.MonitoredCPUWorker"}
-IN_ONE_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # starts sooner
 CALLS = [["launch_scale", [64]], ["launch_scale", [24]], ["use_triton", [256]]]
 
 

@@ -215,6 +215,7 @@ def test_a_log_that_cannot_be_written_is_one_warning_and_the_page_has_vllms_metr
     [
         ({"JITWARM_TARGET": None}, {}, "no target: this machine has no GPU to ask", True),
         ({"JITWARM_DISABLE": "1"}, {}, "switched off", False),
+        pytest.param({}, {"disable": ["*"]}, "switched off", False, marks=pytest.mark.soak),
         ({}, {"disable": ["*"], "ready_file": "other.json"}, "switched off", False),
     ],
 )

@@ -25,7 +25,7 @@ def run(tmp_path):
     return run
 
 
-@pytest.mark.parametrize(("given", "is_set"), [("jitwarm", True), ("some_other_plugin", False)])
+@pytest.mark.parametrize(("given", "is_set"), [("jitwarm", True), ("some_other_plugin", False), ("", False)])
 def test_vllm_loads_us_unless_its_plugins_are_others(run, given, is_set):
     program = """
 from vllm.plugins import load_general_plugins
