@@ -10,8 +10,13 @@ from jitwarm.session import Session
 from jitwarm.settings import Asked, Settings
 
 
-def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup`, a file's tests run in one process, which makes what they share once; engines start one by one."""
+def pytest_collection_modifyitems(config, items):
+    """With `--dist loadgroup`, a file's tests run in one process, which makes what they share once; engines start one by one.
+
+    The marker is pytest-xdist's own, which not every environment of a test run has.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
     for item in items:
         if "vllm_engine" not in item.path.parts and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
