@@ -70,7 +70,7 @@ class Building:
         self._n_ranks = n_ranks
         self._executor = executor
         self._started = started
-        self._workers = Workers(self._modules_of, log.emit, self._limits())
+        self._workers = Workers(log.emit, self._limits())
         self._background: threading.Thread | None = None
         self._isolation = self._make_isolation() if asked.settings.isolate else None
         self.policy = BuiltinPolicy(registry.backends, log.emit, asked.settings.lock_timeout_s, self._isolation)
@@ -94,15 +94,15 @@ class Building:
         """Let compile processes begin with their imports; see `Session.prestart`."""
         if not isinstance(self._isolation, ChildIsolation):
             return
-        setups = Counter((kernel.backend, kernel.plugin) for kernel in kernels)
+        jobs = [self._isolation.job(kernel, "", target) for kernel in kernels]
+        setups = {job.setup: job for job in jobs}
         # What lists the keys imports the same at the same time; with more imports than processors the first key waits longer.
         at_once = len(setups) if wait else max(1, self.n_workers - 1)
-        for (backend, plugin), _ in setups.most_common(at_once):
-            kernel = next(kernel for kernel in kernels if (kernel.backend, kernel.plugin) == (backend, plugin))
-            setup = self._isolation.job(kernel, "", target)
-            self._workers.prestart(setup, backend)
-            if wait:
-                self._workers.await_start(setup, backend)
+        for name, _ in Counter(job.setup for job in jobs).most_common(at_once):
+            self._workers.prestart(setups[name])
+        if wait:
+            for kernel, job in zip(kernels, jobs, strict=True):
+                self._workers.await_start(job, kernel.backend)
 
     def scheduled(self, plan: Plan, store: Store) -> list[Item]:
         """The keys in the order in which they are begun; from now on the budget counts."""
@@ -175,10 +175,6 @@ class Building:
                 self._isolation.ends_at = elsewhere.ends_at
         if settings.max_keys is not None:
             elsewhere.left_out = frozenset((kernel.id, key.text) for kernel, key in keys[settings.max_keys :])
-
-    def _modules_of(self, backend_name: str) -> Sequence[str]:
-        """What a compile process for a backend imports first; asked late, when every plugin's backends are known."""
-        return next((backend.modules for backend in self._registry.backends if backend.name == backend_name), ())
 
     def _make_isolation(self) -> ChildIsolation | ExecutorIsolation:
         here = ChildIsolation(

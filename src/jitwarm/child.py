@@ -1,9 +1,9 @@
-"""The other side of `jitwarm.engine.workers`: `python -m jitwarm.child SOCKET [MODULE ...]`.
+"""The other side of `jitwarm.engine.workers`: `python -m jitwarm.child SOCKET`.
 
-The mother imports the modules, then forks a worker for each `fork` that she is asked, and for each `template` a process like
-herself that has also imported one plugin; their sockets come with the question. These start no thread and compile nothing, so
-that a fork is safe. A worker wires a registry, the backends and the built-in policy for the one plugin that its jobs name, and
-builds keys into the store.
+The mother forks a worker for each `fork` that she is asked, and for each `template` a process like herself that has also
+imported one plugin, and the compilers of its kernels; their sockets come with the question. These start no thread and compile
+nothing, so that a fork is safe. A worker wires a registry, the backends and the built-in policy for the one plugin that its jobs
+name, and builds keys into the store.
 """
 
 import contextlib
@@ -53,9 +53,6 @@ def main() -> None:
     follow_parent()
     _be_killed_first()
     adopt_orphans()
-    for module in sys.argv[2:]:
-        with contextlib.suppress(Exception):  # the job that needs it will say what is wrong
-            importlib.import_module(module)
     _Mother(socket.socket(fileno=int(sys.argv[1]))).run()
 
 
@@ -138,9 +135,7 @@ class _Mother:
 def _be_template(control: socket.socket, setup: Job) -> NoReturn:
     """A template's life. It ends where it cannot import the plugin, or the plugin starts a thread: workers see for themselves."""
     try:
-        _Plugin(setup)
-        with contextlib.suppress(Exception):  # the job that needs it will say what is wrong
-            importlib.import_module(setup.import_path.partition(":")[0])
+        _Plugin(setup).import_compilers(setup)
         if len(os.listdir("/proc/self/task")) == 1:  # noqa: PTH208 - names are enough
             _Mother(control).run()
     finally:
@@ -248,6 +243,17 @@ class _Plugin:
         self.target = Target(parsed.kind, parsed.arch, toolchains)
         self.kernels = self.registry.kernels(read_config(job.config), self.target)
 
+    def import_compilers(self, job: Job) -> None:
+        """Import what the kernels are compiled with, that of the job as well, should no plugin yield it."""
+        names = {kernel.backend for kernel in self.kernels}
+        with contextlib.suppress(Exception):  # here and below, the job that needs it will say what is wrong
+            if job.import_path:
+                names.add(self.registry.backend_of(_imported(job.import_path)))
+        modules = [module for backend in self.registry.backends if backend.name in names for module in backend.modules]
+        for module in modules:
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
+
 
 class _Wiring:
     """Registry, backends and policy for one plugin (and that of its backend), configuration, target and store."""
@@ -279,10 +285,9 @@ class _Wiring:
 
     def imported(self, job: Job) -> RegisteredKernel | None:
         """A kernel that no plugin yields, from the place that the job names."""
-        module, _, attribute = job.import_path.partition(":")
-        if not module:
+        if not job.import_path:
             return None
-        kernel = getattr(importlib.import_module(module), attribute)
+        kernel = _imported(job.import_path)
         record = RegisteredKernel(job.kernel, kernel, job.plugin, job.distribution, None, job.import_path)
         self.policy.know([record])
         self.kernels[job.kernel] = record
@@ -290,7 +295,13 @@ class _Wiring:
 
 
 def _setup_of(job: Job) -> str:
-    return repr((job.plugin, job.backend_plugin, job.target, job.root, job.config))
+    return f"{job.setup}, {job.root}"
+
+
+def _imported(import_path: str) -> Any:
+    """The object at `module:attribute`."""
+    module, _, attribute = import_path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _since(start: float) -> float:

@@ -77,6 +77,7 @@ class Registry:
         self.left_out: list[str] = []
         self.backends: list[Backend] = []
         self._owners: dict[str, str] = {}
+        self._builtin: set[str] = set()
         self._admits = admits
         self._on_refused = on_refused
         self._on_policy_error = on_policy_error
@@ -88,6 +89,7 @@ class Registry:
         """Load the entry points of our own distribution: the backends."""
         for point, owner, version in _entry_points():
             if owner == _OWN_DISTRIBUTION:
+                self._builtin.add(point.name)
                 self._load(point, f"{owner} {version}")
 
     def load_installed(self) -> None:
@@ -187,8 +189,9 @@ class Registry:
         return None
 
     def owner_of(self, backend_name: str) -> str:
-        """The name of the plugin that yields a backend; empty if none does."""
-        return self._owners.get(backend_name, "")
+        """The name of the plugin that yields a backend; empty for a built-in backend, and where none does."""
+        owner = self._owners.get(backend_name, "")
+        return "" if owner in self._builtin else owner
 
     def is_installed(self, name: str) -> bool:
         """Whether a package declares the plugin; one that was added by hand is known in this process only."""

@@ -120,7 +120,7 @@ def test_plugins_take_turns_and_workers_wait_for_theirs_up_to_a_number(plugin, t
     for name in dict.fromkeys(names):
         plugin(name)
     seen = []
-    workers = Workers(lambda _: (), lambda event, **fields: seen.append((event, fields["child"])))
+    workers = Workers(lambda event, **fields: seen.append((event, fields["child"])))
     try:
         for n, name in enumerate(names):
             key = encode_key(Does(f"builds {n}"))

@@ -153,7 +153,8 @@ class Backend:
         cache_variables: Environment variables that move the compiler's own disk cache, with the directory under the
             store's root that each should name.
         typical_compile_s: How long one of its kernels takes, roughly: the longest are begun first.
-        modules: What a compile process imports before it forks its workers. Importing them must start no thread.
+        modules: What is imported once for all compile processes of a plugin with kernels of this backend. Importing them must
+            start no thread.
     """
 
     name: str = ""

@@ -126,12 +126,10 @@ class ExecutorIsolation:
 
     def _order(self, kernel: RegisteredKernel, key: str, target: Target, origin: Origin) -> Order:
         job = replace(self._here.job(kernel, key, target), root="", origin=origin)
-        backend = next((known for known in self._backends if known.name == kernel.backend), None)
         return Order(
             job=job,
             fingerprint=Store.fingerprint(job.kernel, job.key, job.target, origin.toolchain, origin.source),
             backend=kernel.backend,
-            modules=list(backend.modules) if backend else [],
             cache_variables={name: place for known in self._backends for name, place in known.cache_variables.items()},
             key_timeout_s=min(self._key_timeout_s, self._left_s()),
         )

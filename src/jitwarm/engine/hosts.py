@@ -85,7 +85,6 @@ class _Host:
         self._lock = threading.Lock()
         self._store: Store | None = None
         self._workers: dict[str, Workers] = {}  # by target: a compiler keeps the first that it is given
-        self._modules: dict[str, list[str]] = {}
         self._places: dict[str, str] = {}
         self._n_busy: Counter[str] = Counter()
         self._timer: threading.Timer | None = None
@@ -117,16 +116,12 @@ class _Host:
         with self._lock:
             if self._store is None:
                 self._store = Store(_scratch())
-            if order.backend is not None:
-                self._modules[order.backend] = order.modules
             for variable, directory in order.cache_variables.items():
                 self._places[variable] = str(self._store.root / directory)
             if target not in self._workers:
                 self._close_idle()
                 limits = Limits(memory_for_each_bytes(usable_cpus()))
-                self._workers[target] = Workers(
-                    lambda name: self._modules.get(name, []), lambda *_, **__: None, limits, self._places
-                )
+                self._workers[target] = Workers(lambda *_, **__: None, limits, self._places)
             if self._timer:
                 self._timer.cancel()
             self._n_busy[target] += 1

@@ -61,6 +61,11 @@ class Job:
     import_path: str = ""
     origin: Origin | None = None
 
+    @property
+    def setup(self) -> str:
+        """What a process has imported that can build it: jobs that agree in this can share one."""
+        return repr((self.plugin, self.backend_plugin, self.target, self.config))
+
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return dataclasses.asdict(self)
@@ -114,8 +119,7 @@ class Order:
     Attributes:
         job: Its `root` is the host's own to choose.
         fingerprint: Names the entry that is asked for.
-        backend: Whose compile process to ask; None for a kernel that no adapter knows.
-        modules: What that compile process imports first.
+        backend: Whose compiler it takes; None for a kernel that no adapter knows.
         cache_variables: Variables that move the compilers' disk caches, with a directory below the root for each.
         key_timeout_s: Longest that the key may take.
     """
@@ -123,7 +127,6 @@ class Order:
     job: Job
     fingerprint: str
     backend: str | None
-    modules: list[str]
     cache_variables: dict[str, str]
     key_timeout_s: float
 

@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +57,15 @@ class Limits:
 
 
 class Forks:
-    """One process that forks workers and knows how they ended. Its imports are done when it has forked the first one."""
+    """One process that forks workers and knows how they ended. Its imports are done when it has forked the first one.
+
+    Safe to use in threads: it is asked one question at a time.
+    """
 
     def __init__(self, control: socket.socket, limits: Limits) -> None:
         self._control = control
         self._limits = limits
+        self._lock = threading.RLock()
 
     def fork(self, timeout_s: float = _START_TIMEOUT_S) -> "Worker":
         """A fresh worker.
@@ -77,16 +82,17 @@ class Forks:
         except OSError as exc:
             raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
         limits = {"memory_bytes": self._limits.memory_bytes, "nice": self._limits.nice}
-        try:
-            pid = self._ask({"fork": limits}, timeout_s, theirs.fileno(), their_output).get("pid")
-        finally:
-            theirs.close()
-            os.close(their_output)
-        if pid is None:
-            jobs.close()
-            os.close(output)
-            self.close()
-            raise self._unavailable()
+        with self._lock:  # also while it is closed, so that who waits for it does not ask it again
+            try:
+                pid = self._ask({"fork": limits}, timeout_s, theirs.fileno(), their_output).get("pid")
+            finally:
+                theirs.close()
+                os.close(their_output)
+            if pid is None:
+                jobs.close()
+                os.close(output)
+                self.close()
+                raise self._unavailable()
         return Worker(pid, jobs, output, self)
 
     def describe_end(self, pid: int) -> str:
@@ -108,24 +114,26 @@ class Forks:
     ) -> dict[str, Any]:
         """Its answer; an empty one where it gives none, and then it is of no more use."""
         try:
-            self._tell(question, *descriptors)
-            self._control.settimeout(timeout_s)
-            return wire.receive(self._control) or {}
+            with self._lock:
+                self._tell(question, *descriptors)
+                self._control.settimeout(timeout_s)
+                return wire.receive(self._control) or {}
         except (OSError, WorkerDiedError):
             return {}
 
     def _tell(self, message: Mapping[str, Any], *descriptors: int) -> None:
-        self._control.settimeout(_START_TIMEOUT_S)
-        wire.send(self._control, message, descriptors)
+        with self._lock:
+            self._control.settimeout(_START_TIMEOUT_S)
+            wire.send(self._control, message, descriptors)
 
     def _unavailable(self) -> WorkersUnavailableError:
         return WorkersUnavailableError("a compile process does not start")
 
 
 class Mother(Forks):
-    """The first process of a backend: it imports the compiler."""
+    """The first process of a run. It imports no compiler and no plugin, so there is little that she can die of."""
 
-    def __init__(self, preload: Sequence[str], limits: Limits, environ: Mapping[str, str]) -> None:
+    def __init__(self, limits: Limits, environ: Mapping[str, str]) -> None:
         try:
             self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as she does
             control, theirs = socket.socketpair()
@@ -133,7 +141,7 @@ class Mother(Forks):
             raise WorkersUnavailableError(f"no compile process can be started: {exc}") from exc
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
-                [sys.executable, "-P", "-m", "jitwarm.child", str(theirs.fileno()), *preload],
+                [sys.executable, "-P", "-m", "jitwarm.child", str(theirs.fileno())],
                 env={**environment_of_child(), **environ, **BLIND, **_ONE_THREAD},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -152,7 +160,7 @@ class Mother(Forks):
         self._last = ""
 
     def template(self, setup: Mapping[str, Any]) -> "Template":
-        """A process that she forks, and that imports the plugin which `setup`, a job's JSON, names. Waits for nothing.
+        """A process that she forks, and that imports the plugin of `setup`, a job's JSON, and its compilers. Waits for nothing.
 
         Raises:
             WorkersUnavailableError: There is none; she is ended.
@@ -202,16 +210,19 @@ class Mother(Forks):
 
 
 class Template(Forks):
-    """A process between a mother and her workers: it has also imported one plugin, which otherwise each worker would do."""
+    """A process between the mother and workers: it has imported one plugin, which otherwise each worker would do."""
 
     def __init__(self, control: socket.socket, limits: Limits, end: Callable[[], object]) -> None:
         super().__init__(control, limits)
         self._end = end
+        self._is_closed = False
 
     def close(self) -> None:
-        """End it."""
+        """End it. Twice is fine."""
         super().close()
-        self._end()
+        if not self._is_closed:
+            self._is_closed = True
+            self._end()
 
 
 class Worker:
@@ -219,7 +230,10 @@ class Worker:
 
     Attributes:
         parent: Who forked it.
+        setup: Of the jobs that it is for; see `Job.setup`.
     """
+
+    setup: str = ""
 
     def __init__(self, pid: int, jobs: socket.socket, output: int, parent: Forks) -> None:
         self.pid = pid

@@ -1,12 +1,13 @@
 """Compile processes: a compiler that hangs, crashes or eats memory costs one key, and never the server.
 
     here                     mother: python -m jitwarm.child    template              worker
-    Workers --- control ---> imports the compiler,
-       |                     forks templates -----------------> imports a plugin,
+    Workers --- control ---> forks templates -----------------> imports a plugin
+       |                                                        and its compilers,
        +----------------------- control ----------------------> forks workers -----> compiles, one job at a time
        +------------------ jobs and answers, a socket per worker ------------------>
 
-Where a template does not come up (the plugin starts threads, say, and then a fork is not safe) the mother forks the workers.
+A worker compiles for one backend: what a compiler leaves behind in its process is no other compiler's trouble. Where a template
+does not come up (the plugin starts threads, say, and then a fork is not safe) the mother forks the workers.
 
 vLLM's workers are daemonic processes of `multiprocessing`, which may have no children of that kind; `subprocess` works there,
 and is safe in a process with CUDA and threads. The mother leads a session of its own and each worker a process group, so that
@@ -17,21 +18,21 @@ socket close, and ends her workers and herself.
 import contextlib
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from jitwarm.engine.jobs import Answer, Job
-from jitwarm.engine.processes import ENDED, Limits, Mother, Template, Worker
+from jitwarm.engine.parents import Parents
+from jitwarm.engine.processes import ENDED, Limits, Worker
 from jitwarm.errors import WorkerDiedError, WorkersUnavailableError
 
 _OUT_OF_MEMORY = re.compile(r"MemoryError|bad_alloc|out of memory|cannot allocate", re.IGNORECASE)
 
 
 class Workers:
-    """The compile processes of one run: per backend a mother, and as many workers as are asked at once. Safe to use in threads.
+    """The compile processes of one run: per backend as many workers as are asked at once. Safe to use in threads.
 
     Args:
-        modules: What the mother of a backend, given by name, imports before she forks.
         emit: Receives `child_start` and `child_end`.
         limits: Of each compile process; None sets none.
         environ: Variables of the compile processes, over those of this one.
@@ -42,16 +43,15 @@ class Workers:
 
     def __init__(
         self,
-        modules: Callable[[str], Sequence[str]],
         emit: Callable[..., None],
         limits: Limits | None = None,
         environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self._modules = modules
-        self._environ = environ
         self._emit = emit
+        self._environ = environ
         self.limits = limits or Limits()
-        self._families: dict[str, _Family] = {}
+        self._parents = Parents(self.limits, environ)
+        self._pools: dict[str, _Pool] = {}
         self._is_closed = False
 
     def build(self, job: Job, backend: str | None, timeout_s: float, lock: int | None = None) -> Answer:
@@ -59,7 +59,7 @@ class Workers:
 
         Args:
             job: What to build.
-            backend: Whose mother to ask; None for a kernel that no adapter knows.
+            backend: Whose compiler it takes; None for a kernel that no adapter knows.
             timeout_s: Then the worker is killed.
             lock: The descriptor of the key's lock. The worker holds it, too: were this process killed, nobody else builds
                 the key while the worker still does.
@@ -69,33 +69,33 @@ class Workers:
             KeyTimeoutError: It took longer.
             WorkerDiedError: The worker ended, or answered what is no answer; the next job gets a fresh one.
         """
-        family = self._families.setdefault(backend or "", _Family())
-        worker = self._take(family, backend, job, timeout_s)
+        pool = self._pools.setdefault(backend or "", _Pool())
+        worker = self._take(pool, backend, job, timeout_s)
         try:
             answer = worker.ask(job, timeout_s, lock)
         except BaseException as exc:  # also an interrupt: then nobody waits for the answer
-            end = self._discard(family, worker, str(exc).partition("\n")[0] or type(exc).__name__)
+            end = self._discard(pool, worker, str(exc).partition("\n")[0] or type(exc).__name__)
             if isinstance(exc, WorkerDiedError) and exc.message == ENDED:  # else it was us who ended it
                 raise WorkerDiedError(f"{exc.message}{end}", self._with_limit(exc.hint)) from exc
             raise
         if answer.status == "died":
-            self._discard(family, worker, answer.error)
+            self._discard(pool, worker, answer.error)
             raise WorkerDiedError("the compile process ran out of memory", self._with_limit(answer.error))
         if worker.n_jobs >= self.limits.max_jobs:
-            self._discard(family, worker, f"has built {worker.n_jobs} keys")
+            self._discard(pool, worker, f"has built {worker.n_jobs} keys")
             return answer
         if answer.is_last:
-            self._discard(family, worker, "its state could not be put back")
+            self._discard(pool, worker, "its state could not be put back")
             return answer
-        with family.lock:
-            family.busy.discard(worker)
-            family.idle.append(worker)
+        with pool.lock:
+            pool.busy.discard(worker)
+            pool.idle.append(worker)
         return answer
 
-    def _discard(self, family: "_Family", worker: "Worker", why: str) -> str:
+    def _discard(self, pool: "_Pool", worker: "Worker", why: str) -> str:
         """End a worker. Returns how it ended, should it have done so by itself."""
-        with family.lock:
-            family.busy.discard(worker)
+        with pool.lock:
+            pool.busy.discard(worker)
             worker.kill()
             end = worker.parent.describe_end(worker.pid)
         self._emit("child_end", child=worker.pid, why=why)
@@ -108,135 +108,88 @@ class Workers:
         limit = f"it may take {self.limits.memory_bytes / 2**30:.1f} GiB: raise JITWARM_WORKER_MEMORY_BYTES if it needs more"
         return f"{limit}\n{printed}"
 
-    def prestart(self, setup: Job, backend: str | None) -> None:
-        """Let a mother and a template begin with their imports; whoever forks first waits for the rest. Never raises.
+    def prestart(self, setup: Job) -> None:
+        """Let a plugin's template begin with its imports; whoever forks first waits for the rest. Never raises.
 
         Args:
             setup: Any job of the plugin.
-            backend: As for `build`.
         """
-        family = self._families.setdefault(backend or "", _Family())
-        with family.lock, contextlib.suppress(WorkersUnavailableError):
-            if not self._is_closed:
-                self._template(family, backend, setup)
+        with contextlib.suppress(WorkersUnavailableError):
+            self._parents.prestart(setup)
 
     def await_start(self, setup: Job, backend: str | None) -> None:
-        """Wait until mother and template have done their imports and a first worker is there.
+        """Wait until the plugin's template has done its imports, and a first worker of the backend is there.
 
         Raises:
             WorkersUnavailableError: No process can be started.
         """
-        family = self._families.setdefault(backend or "", _Family())
-        worker = self._take(family, backend, setup, None)
-        with family.lock:
-            family.busy.discard(worker)
-            family.idle.append(worker)
+        pool = self._pools.setdefault(backend or "", _Pool())
+        worker = self._take(pool, backend, setup, None)
+        with pool.lock:
+            pool.busy.discard(worker)
+            pool.idle.append(worker)
 
     def reopen(self, limits: Limits) -> None:
         """After `close`, take jobs again, with these limits."""
         self.limits = limits
-        self._families = {}
+        self._parents = Parents(limits, self._environ)
+        self._pools = {}
         self._is_closed = False
 
     def close(self) -> None:
         """End every process, those that work at once; no further job is taken."""
         self._is_closed = True
-        for family in self._families.values():
-            if family.lock.locked() and family.mother:
-                family.mother.kill()  # who waits for her imports gives up
-            with family.lock:
-                for worker in family.busy:
+        if any(pool.lock.locked() for pool in self._pools.values()):
+            self._parents.kill()  # who waits for imports gives up
+        for pool in self._pools.values():
+            with pool.lock:
+                for worker in pool.busy:
                     worker.kill_only()
-                for worker in family.idle:
+                for worker in pool.idle:
                     worker.close()
-                family.idle.clear()
-                mother = family.mother
-                family.forget_mother()
-                if mother:
-                    mother.close()
+                pool.idle.clear()
+        self._parents.close()
 
-    def _take(self, family: "_Family", backend: str | None, job: Job, timeout_s: float | None) -> "Worker":
-        with family.lock:
+    def _take(self, pool: "_Pool", backend: str | None, job: Job, timeout_s: float | None) -> "Worker":
+        with pool.lock:
             if self._is_closed:
                 raise WorkersUnavailableError("the run is over")
-            worker = self._idle(family, _setup_of(job))
+            worker = self._idle(pool, job.setup)
             if worker is None:
-                worker = self._fork(family, backend, job, timeout_s)
+                worker = self._parents.fork(job, timeout_s)
+                worker.setup = job.setup
                 self._emit("child_start", child=worker.pid, backend=backend)
-            family.busy.add(worker)
-            family.most_at_once = max(family.most_at_once, len(family.busy))
+            pool.busy.add(worker)
+            pool.most_at_once = max(pool.most_at_once, len(pool.busy))
             return worker
 
-    def _idle(self, family: "_Family", setup: str) -> "Worker | None":
-        """A worker that waits for a job and has the plugin, if there is one; any other, where each imports it itself.
+    def _idle(self, pool: "_Pool", setup: str) -> "Worker | None":
+        """A worker that waits for a job and has the plugin, if there is one.
 
         Others' wait for their plugin's turn, as many as were ever at work at once; of more the one that has waited longest goes.
         """
-        template = family.templates.get(setup)
-        for worker in reversed(family.idle if setup in family.templates else []):
-            if template in (None, worker.parent) and worker.is_quiet():
-                family.idle.remove(worker)
+        for worker in reversed(pool.idle):
+            if worker.setup == setup and worker.is_quiet():
+                pool.idle.remove(worker)
                 return worker
-        for worker in [worker for worker in family.idle if not worker.is_quiet()]:
-            self._let_go(family, worker, "it ended, or said something, without having a job")
-        while len(family.idle) > family.most_at_once:
-            self._let_go(family, family.idle[0], "other plugins' turn")
+        for worker in [worker for worker in pool.idle if not worker.is_quiet()]:
+            self._let_go(pool, worker, "it ended, or said something, without having a job")
+        while len(pool.idle) > pool.most_at_once:
+            self._let_go(pool, pool.idle[0], "other plugins' turn")
         return None
 
-    def _let_go(self, family: "_Family", worker: Worker, why: str) -> None:
-        family.idle.remove(worker)
+    def _let_go(self, pool: "_Pool", worker: Worker, why: str) -> None:
+        pool.idle.remove(worker)
         worker.kill()
         worker.parent.describe_end(worker.pid)  # nobody else waits for it
         self._emit("child_end", child=worker.pid, why=why)
 
-    def _fork(self, family: "_Family", backend: str | None, job: Job, timeout_s: float | None) -> "Worker":
-        """A worker of the plugin's template, else of the mother; of another mother, if she has died or dies at her start."""
-        with contextlib.suppress(WorkersUnavailableError):
-            if template := self._template(family, backend, job):
-                return template.fork(*() if timeout_s is None else (timeout_s,))
-        family.templates[_setup_of(job)] = None
-        for is_last in (False, True):
-            if self._is_closed:
-                raise WorkersUnavailableError("the run is over")
-            try:
-                return self._mother(family, backend).fork()
-            except WorkersUnavailableError:
-                family.forget_mother()
-                if is_last:
-                    raise
-        raise AssertionError
 
-    def _template(self, family: "_Family", backend: str | None, setup: Job) -> Template | None:
-        """The template of a job's plugin, made if need be; None where one did not come up."""
-        name = _setup_of(setup)
-        if name not in family.templates:
-            family.templates[name] = self._mother(family, backend).template(setup.to_json())
-        return family.templates[name]
-
-    def _mother(self, family: "_Family", backend: str | None) -> "Mother":
-        family.mother = family.mother or Mother(self._modules(backend or ""), self.limits, self._environ)
-        return family.mother
-
-
-class _Family:
-    """The processes of one backend. The lock is held while one is forked, so the others wait for the mother's imports once."""
+class _Pool:
+    """The workers of one backend. The lock is held while one is forked, so the others wait for the imports once."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.mother: Mother | None = None
-        self.templates: dict[str, Template | None] = {}
         self.idle: list[Worker] = []
         self.busy: set[Worker] = set()
         self.most_at_once = 0
-
-    def forget_mother(self) -> None:
-        """She has ended, and her templates with her."""
-        for template in filter(None, self.templates.values()):
-            template.close()
-        self.mother = None
-        self.templates = {}
-
-
-def _setup_of(job: Job) -> str:
-    """What a template has imported: jobs that agree in this can share one."""
-    return repr((job.plugin, job.backend_plugin, job.target, job.config))

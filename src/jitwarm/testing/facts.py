@@ -18,7 +18,7 @@ class Question:
         kernels: Glob over kernel ids.
         timeout_s: How long the plugin may take for its import, for its kernels, and for the keys of one.
         n_samples: Points of each traced domain at which `dispatch` is asked.
-        preload: Backends whose compilers are imported before the plugin, as in a compile process.
+        preload: Backends whose compilers are imported before the plugin, as in a server that has used them.
     """
 
     plugin: str

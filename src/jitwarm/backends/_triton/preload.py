@@ -1,4 +1,4 @@
-"""What a compile process for Triton has done before it forks: imported by name in the mother, nowhere else.
+"""What a compile process for Triton has done before it forks: imported by name in a template, nowhere else.
 
 Triton's cache key begins with a hash over Triton's own libraries, several hundred megabytes, made once per process. Made here,
 every forked worker has it.
