@@ -81,6 +81,11 @@ class Building:
         return self._settings.workers or min(_MAX_WORKERS, max(1, usable_cpus() // self._n_ranks))
 
     @property
+    def _n_ahead(self) -> int:
+        """Plugins that are imported beside this process: with more imports than processors the first key waits longer."""
+        return max(1, self.n_workers - 1)
+
+    @property
     def is_ahead(self) -> bool:
         """Whether keys are built before they are asked for; where a site's policy decides how, what it fetches must not be."""
         return self._isolation is not None and not self._registry.has_policy("jitwarm_compile")
@@ -96,13 +101,22 @@ class Building:
             return
         jobs = [self._isolation.job(kernel, "", target) for kernel in kernels]
         setups = {job.setup: job for job in jobs}
-        # What lists the keys imports the same at the same time; with more imports than processors the first key waits longer.
-        at_once = len(setups) if wait else max(1, self.n_workers - 1)
-        for name, _ in Counter(job.setup for job in jobs).most_common(at_once):
+        for name, _ in Counter(job.setup for job in jobs).most_common(len(jobs) if wait else self._n_ahead):
             self._workers.prestart(setups[name])
         if wait:
             for kernel, job in zip(kernels, jobs, strict=True):
                 self._workers.await_start(job, kernel.backend)
+
+    def prestart_plugins(self, names: Sequence[str], target: Target) -> None:
+        """The same for plugins by name, before this process has loaded them."""
+        if isinstance(self._isolation, ChildIsolation):
+            for name in names[: self._n_ahead]:
+                self._workers.prestart(self._isolation.setup(name, target))
+
+    def begin_anew(self) -> None:
+        """End compile processes that have begun, because they would differ from one that begins now."""
+        self._workers.close()
+        self._workers.reopen(self._workers.limits)
 
     def scheduled(self, plan: Plan, store: Store) -> list[Item]:
         """The keys in the order in which they are begun; from now on the budget counts."""

@@ -283,9 +283,10 @@ def _report(
     """One whole run."""
     with Progress() as progress:
         session = Session(asked, _target(target), root=root, listeners=[progress], executor=executor)
-        report = session.run(session.plan(kernel, will_run=True))
-    session.finish()
-    return report
+        try:
+            return session.run(session.plan(kernel, will_run=True))
+        finally:
+            session.finish()
 
 
 def _show(report: Report, *, strict: bool, as_json: bool) -> NoReturn:

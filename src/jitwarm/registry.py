@@ -102,6 +102,16 @@ class Registry:
             else:
                 self.left_out.append(point.name)
 
+    def admitted(self) -> list[str]:
+        """Everybody else's plugins that `load_installed` would load, by name; nothing is imported."""
+        return sorted(
+            {
+                point.name
+                for point, owner, _ in _entry_points()
+                if owner != _OWN_DISTRIBUTION and self._admits(point.name)
+            }
+        )
+
     def add(self, name: str, plugin: object, distribution: str = "") -> None:
         """Register one plugin object, or refuse it."""
         if name == BUILT_IN:

@@ -148,7 +148,8 @@ class Session:
         )
         self.log.emit("versions", versions=self._versions())
         self.log.emit("environment", variables=compiler_variables())
-        self._place_caches(insist=self._insists)
+        if self._place_caches(insist=self._insists):
+            self._building.begin_anew()
         self._check_extra()
         self.kernels = self.registry.kernels(self.asked.config, self.target)
         self._policy.know(self.kernels)
@@ -160,12 +161,16 @@ class Session:
         Args:
             kernel_glob: Over kernel ids.
             explains: Also collect which inputs reach each key, into `explanations`.
-            will_run: `run` follows; where nothing is built yet, and by nobody else, compile processes begin to import meanwhile.
+            will_run: `run` follows. Where nothing is built yet, and by nobody else, compile processes begin to import plugins
+                before this process does.
 
         Raises:
             UsageError: Kernels were found, but none matches.
         """
         self._listing.explains = explains
+        imports_ahead = will_run and self._builds_alone and self._nothing_is_built()
+        if imports_ahead and not self.kernels:
+            self._prestart_plugins(kernel_glob)
         kernels = self.kernels or self.discover()
         chosen = [kernel for kernel in kernels if matches(kernel.id, [kernel_glob])]
         artifacts, unknown = self._artifacts(kernel_glob)
@@ -174,7 +179,7 @@ class Session:
             ids = ", ".join(kernel.id for kernel in kernels)
             hint = "; ".join([f"kernels are {ids}" if ids else "no kernel is installed", *refused])
             raise UsageError(f"no kernel matches {kernel_glob!r}", hint)
-        if will_run and self._builds_alone and not self._is_remote and not any(self.root.glob("manifest/*.json")):
+        if imports_ahead:
             self.prestart(chosen)
         plan = make_plan(chosen, self._listing.keys_in_time, self.target)
         announce(plan, self.log.emit)
@@ -203,6 +208,15 @@ class Session:
             WorkersUnavailableError: With `wait`, no process can be started.
         """
         self._building.prestart(kernels, self.target, wait=wait)
+
+    def _nothing_is_built(self) -> bool:
+        return not self._is_remote and not any(self.root.glob("manifest/*.json"))
+
+    def _prestart_plugins(self, kernel_glob: str) -> None:
+        """The same before the plugins are loaded here: whose kernels match can only be guessed, and how many they have not."""
+        plugin, colon, _ = kernel_glob.partition(":")
+        names = [name for name in self.registry.admitted() if not colon or matches(name, [plugin])]
+        self._building.prestart_plugins(names, self.target)
 
     def run(self, plan: Plan) -> Report:
         """Make every key of `plan` warm.
@@ -371,16 +385,22 @@ class Session:
             self.log.emit("no_locks", root=str(self.root))
         return store
 
-    def _place_caches(self, *, insist: bool) -> None:
-        """Point each compiler's own disk cache under the root, before the compiler is imported; a user's value wins."""
-        if not self.asked.settings.manage_caches:
-            return
-        for backend in self.registry.backends:
-            for variable, directory in backend.cache_variables.items():
-                if insist:
-                    os.environ[variable] = str(self.root / directory)
-                else:
-                    os.environ.setdefault(variable, str(self.root / directory))
+    def _place_caches(self, *, insist: bool) -> bool:
+        """Point each compiler's own disk cache under the root, before the compiler is imported; a user's value wins.
+
+        Returns:
+            Whether that changed anything.
+        """
+        wanted = {
+            variable: str(self.root / directory)
+            for backend in self.registry.backends
+            for variable, directory in backend.cache_variables.items()
+            if insist or variable not in os.environ
+        }
+        if not self.asked.settings.manage_caches or wanted.items() <= os.environ.items():
+            return False
+        os.environ.update(wanted)
+        return True
 
     def _check_extra(self) -> None:
         """Refuse values for a plugin that does not exist: a misspelt name would be silent otherwise."""

@@ -1,4 +1,4 @@
-"""A plugin is imported once for all compile processes of a backend, by a process between their mother and them."""
+"""A plugin is imported once for all compile processes, by a process between their mother and them."""
 
 import contextlib
 import os
@@ -38,6 +38,26 @@ import pathlib, signal
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+"""
+WAITS_HERE = f"""
+import time
+if os.getpid() == {os.getpid()}:
+    ends_at = time.monotonic() + 60
+    while not [pid for pid in open(os.environ["FAULTY_NOTES"] + ".imports").read().split() if int(pid) != os.getpid()]:
+        assert time.monotonic() < ends_at, "no other process has imported it"
+        time.sleep(0.02)
+"""
+OTHER_BACKEND = """
+import kits
+from jitwarm import hookimpl
+
+class Other(kits.Workshop):
+    name = "other"
+    cache_variables = {"OTHER_CACHE_DIR": "other"}
+
+@hookimpl
+def jitwarm_backends():
+    return [Other()]
 """
 TOGETHER = ("meets one", "meets another")  # neither ends before both have begun
 LONG_S = 60.0
@@ -89,6 +109,38 @@ def test_imports_begin_beside_the_listing_as_processors_allow(plugin, tmp_path, 
         assert len(set(importers())) == first
     finally:
         session.finish()
+
+
+def start(root, *does, plugins=("faulty",)):
+    """A whole run as a command has it, which says at its listing that it will build. Returns its outcomes."""
+    asked = Asked(WarmupConfig(extra={"faulty": {"does": list(does)}}), Settings(plugins=plugins, workers=2))
+    session = Session(asked, Target("cuda", "90"), root=root)
+    try:
+        return [row.outcome for row in session.run(session.plan(will_run=True)).rows]
+    finally:
+        session.finish()
+
+
+def test_imports_begin_before_this_process_imports(plugin, tmp_path):
+    plugin("faulty", WAITS_HERE)
+    assert start(tmp_path / "store", *TOGETHER) == ["compiled"] * 2
+    (template,) = importers()
+    assert {noted["mother"] for noted in notes() if noted["pid"] != os.getpid()} == {template}
+
+
+def test_what_began_before_a_backend_moved_its_cache_begins_anew(plugin, tmp_path):
+    plugin("faulty")
+    kits.install(tmp_path / "site", "other", OTHER_BACKEND)
+    start(tmp_path / "store", "shows OTHER_CACHE_DIR", plugins=("faulty", "other"))
+    assert notes()[0]["value"] == str(tmp_path / "store" / "other")
+
+
+def test_where_there_is_a_store_nothing_is_imported_ahead(plugin, tmp_path):
+    plugin("faulty")
+    assert start(tmp_path / "store", *TOGETHER) == ["compiled"] * 2
+    n_before = len(importers())
+    assert start(tmp_path / "store", *TOGETHER) == ["loaded"] * 2
+    assert len(importers()) == n_before
 
 
 @pytest.mark.parametrize("trouble", [STARTS_A_THREAD, DIES_ONCE])

@@ -89,6 +89,10 @@ class ChildIsolation:
                 self._emit("isolation_unavailable", error=str(exc))
             return Answer("local", error=exc.message)
 
+    def setup(self, plugin: str, target: Target) -> Job:
+        """What a compile process for a plugin's kernels, of built-in backends, begins with."""
+        return Job(plugin, "", "", "", str(target), self._config, self._root, self._run)
+
     def job(self, kernel: RegisteredKernel, key: str, target: Target) -> Job:
         """The job that builds one key into this run's store."""
         return Job(
