@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -40,10 +41,10 @@ import pathlib, signal
         os.kill(os.getpid(), signal.SIGKILL)
 """
 WAITS_HERE = f"""
-import time
+import pathlib, time
 if os.getpid() == {os.getpid()}:
     ends_at = time.monotonic() + 60
-    while not [pid for pid in open(os.environ["FAULTY_NOTES"] + ".imports").read().split() if int(pid) != os.getpid()]:
+    while not [pid for pid in pathlib.Path(os.environ["FAULTY_NOTES"] + ".imports").read_text().split() if int(pid) != os.getpid()]:
         assert time.monotonic() < ends_at, "no other process has imported it"
         time.sleep(0.02)
 """
@@ -59,6 +60,26 @@ class Other(kits.Workshop):
 def jitwarm_backends():
     return [Other()]
 """
+TWO_BACKENDS = """
+import fault_kit, kits
+from jitwarm import hookimpl
+
+class Notes(fault_kit.Faulty):
+    def compile(self, key):
+        fault_kit.note(key.fault, backend=self.backend)
+        return super().compile(key)
+
+class Other(kits.Workshop):
+    name = "other"
+
+@hookimpl
+def jitwarm_kernels():
+    return [Notes(name=name, backend=name) for name in ("workshop", "other")]
+
+@hookimpl
+def jitwarm_backends():
+    return [kits.Workshop(), Other()]
+"""
 TOGETHER = ("meets one", "meets another")  # neither ends before both have begun
 LONG_S = 60.0
 BUILT = [("compiled", None)] * 2
@@ -71,8 +92,9 @@ def plugin(tmp_path, monkeypatch):
     monkeypatch.setenv("FAULTY_NOTES", str(tmp_path / "notes"))
     monkeypatch.syspath_prepend(tmp_path / "site")
 
-    def install(name, more=""):
-        kits.install(tmp_path / "site", name, IMPORT + more + fault_kit.PLUGIN)
+    def install(name, more="", hooks=fault_kit.PLUGIN):
+        sys.modules.pop(name, None)  # of another test
+        kits.install(tmp_path / "site", name, IMPORT + more + hooks)
 
     return install
 
@@ -111,6 +133,21 @@ def test_imports_begin_beside_the_listing_as_processors_allow(plugin, tmp_path, 
         session.finish()
 
 
+def test_one_template_serves_every_backend_and_a_worker_one(plugin, tmp_path):
+    plugin("faulty", hooks=TWO_BACKENDS)
+    events = []
+    rows = run(tmp_path / "store", *TOGETHER, workers=2, listeners=[events.append])
+    assert len(rows) == 4
+    assert {error for _, error in rows} == {None}
+    (template,) = importers()
+    elsewhere = [noted for noted in notes() if noted["pid"] != os.getpid()]
+    assert {noted["mother"] for noted in elsewhere} == {template}
+    of_worker = {event["child"]: event["backend"] for event in events if event["event"] == "child_start"}
+    asked = {(noted["pid"], noted["backend"]) for noted in elsewhere if "backend" in noted}
+    assert asked == set(of_worker.items())
+    assert {backend for _, backend in asked} == {"workshop", "other"}
+
+
 def start(root, *does, plugins=("faulty",)):
     """A whole run as a command has it, which says at its listing that it will build. Returns its outcomes."""
     asked = Asked(WarmupConfig(extra={"faulty": {"does": list(does)}}), Settings(plugins=plugins, workers=2))
@@ -132,7 +169,9 @@ def test_what_began_before_a_backend_moved_its_cache_begins_anew(plugin, tmp_pat
     plugin("faulty")
     kits.install(tmp_path / "site", "other", OTHER_BACKEND)
     start(tmp_path / "store", "shows OTHER_CACHE_DIR", plugins=("faulty", "other"))
-    assert notes()[0]["value"] == str(tmp_path / "store" / "other")
+    shown = next(noted for noted in notes() if "value" in noted)
+    assert shown["pid"] != os.getpid()
+    assert shown["value"] == str(tmp_path / "store" / "other")
 
 
 def test_where_there_is_a_store_nothing_is_imported_ahead(plugin, tmp_path):

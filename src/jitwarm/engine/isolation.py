@@ -90,14 +90,15 @@ class ChildIsolation:
             return Answer("local", error=exc.message)
 
     def setup(self, plugin: str, target: Target) -> Job:
-        """What a compile process for a plugin's kernels, of built-in backends, begins with."""
+        """What a compile process for a plugin begins with, if its kernels are of no other plugin's backend."""
         return Job(plugin, "", "", "", str(target), self._config, self._root, self._run)
 
     def job(self, kernel: RegisteredKernel, key: str, target: Target) -> Job:
         """The job that builds one key into this run's store."""
+        owner = self._owner_of(kernel.backend or "")
         return Job(
             plugin=kernel.plugin,
-            backend_plugin=self._owner_of(kernel.backend or ""),
+            backend_plugin="" if owner == kernel.plugin else owner,
             kernel=kernel.id,
             key=key,
             target=str(target),

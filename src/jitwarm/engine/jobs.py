@@ -36,7 +36,7 @@ class Job:
 
     Attributes:
         plugin: The entry point that yields the kernel.
-        backend_plugin: The one that yields its backend; empty for a built-in backend, or none.
+        backend_plugin: Another one, which yields its backend; empty for a built-in backend, the plugin's own, or none.
         kernel: Kernel id.
         key: Key text.
         target: e.g. `cuda:90`.
