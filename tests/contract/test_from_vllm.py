@@ -79,6 +79,20 @@ def test_every_field_is_read_from_where_vllm_keeps_it():
     )
 
 
+def test_the_models_own_configuration_is_named_where_it_is_here_and_what_runs(tmp_path, monkeypatch):
+    def read(**model):
+        return WarmupConfig.from_vllm(Some(model_config=Some(**model)), 0).model
+
+    (tmp_path / "mixtral").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read(model="mixtral") == ""
+    (tmp_path / "mixtral" / "config.json").write_text("{}")
+    assert read(model="mixtral") == str(tmp_path / "mixtral")
+    assert read(model="acme/mixtral", hf_config_path="mixtral") == str(tmp_path / "mixtral")
+    assert read(model="mixtral", hf_overrides={"num_hidden_layers": 1}) == ""
+    assert read(model="s3://bucket/mixtral") == ""
+
+
 @pytest.mark.parametrize("config", [Some(), FULL], ids=["empty", "full"])
 def test_what_is_read_equals_its_json(config):
     read = WarmupConfig.from_vllm(config, 1, {"acme": {"sizes": [1, 2]}})

@@ -44,7 +44,8 @@ WAITS_HERE = f"""
 import pathlib, time
 if os.getpid() == {os.getpid()}:
     ends_at = time.monotonic() + 60
-    while not [pid for pid in pathlib.Path(os.environ["FAULTY_NOTES"] + ".imports").read_text().split() if int(pid) != os.getpid()]:
+    importers = pathlib.Path(os.environ["FAULTY_NOTES"] + ".imports")
+    while set(importers.read_text().split()) == {{str(os.getpid())}}:
         assert time.monotonic() < ends_at, "no other process has imported it"
         time.sleep(0.02)
 """

@@ -29,6 +29,14 @@ def test_of_a_run_the_first_ranks_and_not_a_builders(tmp_path):
     assert config_like("run", tmp_path)["max_num_seqs"] == 77
 
 
+def test_a_models_path_is_left_out_where_there_is_none(tmp_path):
+    """The start may have been on another machine."""
+    file = tmp_path / "start.json"
+    for place, kept in ((tmp_path, str(tmp_path)), ("/nonexistent/mixtral", "")):
+        file.write_text(json.dumps({**CONFIG, "model": str(place)}))
+        assert read(like=config_like(str(file), tmp_path)).config.model == kept
+
+
 @pytest.mark.parametrize("text", ["[1]", "no json", '{"config": 3}'])
 def test_a_file_without_one_is_refused(tmp_path, text):
     file = tmp_path / "config.json"

@@ -14,7 +14,7 @@ import types
 FIELDS = {
     "VllmConfig": ("model_config", "cache_config", "scheduler_config", "compilation_config", "parallel_config",
                    "speculative_config", "quant_config", "kernel_config", "additional_config", "instance_id"),
-    "ModelConfig": ("dtype", "max_model_len", "quantization"),
+    "ModelConfig": ("dtype", "max_model_len", "quantization", "model", "revision", "hf_config_path", "hf_overrides"),
     "CacheConfig": ("cache_dtype",),
     "SchedulerConfig": ("max_num_batched_tokens", "max_num_seqs"),
     "CompilationConfig": ("cudagraph_capture_sizes", "static_forward_context"),

@@ -34,7 +34,7 @@ def at(events, name, **fields):
     return next(event["mono_ns"] for event in events if event["event"] == name and fields.items() <= event.items())
 
 
-def test_what_the_configuration_decides_is_compiled_while_the_weights_load(start_engine):
+def test_what_the_configuration_decides_is_compiled_while_the_weights_load(start_engine, tmp_path):
     """All three DSLs. It is loaded before vLLM measures its memory, and the warm-up has the model's own keys left."""
     started = start_engine(
         llm={**LOADING, "additional_config": {"jitwarm": EXAMPLE}},
@@ -50,6 +50,8 @@ def test_what_the_configuration_decides_is_compiled_while_the_weights_load(start
     ]  # fmt: skip
     assert times == sorted(times)
 
+    # The plugins of the builder, the early plan and the warm-up know the model, and where its own configuration is.
+    assert {event["config"]["model"] for event in started.all("config")} == {str(tmp_path / "model")}
     outcomes = started.outcomes()
     early = {kernel for kernel in outcomes if kernel in OF_CONFIGURATION or kernel.startswith(("example:", "gamma:"))}
     assert early | OF_MODEL == set(outcomes)

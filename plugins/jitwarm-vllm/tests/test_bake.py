@@ -75,14 +75,12 @@ MODEL = {
 
 
 @pytest.mark.vllm
-def test_an_early_builder_builds_for_the_model_that_the_settings_name(tmp_path, monkeypatch):
+def test_an_early_builder_builds_for_the_engines_model(tmp_path, monkeypatch):
     """Before there is a layer; what a run with the same layers then wants is there."""
     (tmp_path / "config.json").write_text(json.dumps(MODEL))
     monkeypatch.setenv("JITWARM_PLAN_TIMEOUT_S", "300")
     settings = Settings(cache_dir=str(tmp_path / "out"), plugins=("triton", "vllm_kernels"), plan_timeout_s=300.0)
-    config = WarmupConfig(
-        max_num_batched_tokens=1, has_layers=False, extra={"vllm_kernels": {"model": str(tmp_path / "config.json")}}
-    )
+    config = WarmupConfig(max_num_batched_tokens=1, has_layers=False, model=str(tmp_path))
     builder = EarlyBuilder(Spec(config, settings, "cuda:90"))
     try:
         builder.loaded()

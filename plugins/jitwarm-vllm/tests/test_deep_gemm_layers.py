@@ -157,3 +157,5 @@ def test_the_number_of_multiprocessors_is_the_usual_parts_unless_it_is_said(conf
     with TargetScope(Target.parse("cuda:90")):
         assert deep_gemm.n_multiprocessors(configured(QWEN3_30B_FP8)) == 132
         assert deep_gemm.n_multiprocessors(configured(QWEN3_30B_FP8, n_multiprocessors=78)) == 78
+        for name, n in (("NVIDIA H20", 78), ("NVIDIA H20-3e", 78), ("NVIDIA H200", 132), ("NVIDIA H100 PCIe", 114)):
+            assert deep_gemm.n_multiprocessors(configured(QWEN3_30B_FP8, device_name=name)) == n

@@ -1,11 +1,13 @@
 """A published `config.json` becomes what one rank runs with."""
 
+import dataclasses
 import json
 
 import published
 import pytest
 
 from jitwarm import AttentionGroup, MoELayer, NeedsModel, WarmupConfig
+from jitwarm.contract.config import LiveObjects
 from jitwarm_vllm import models
 from jitwarm_vllm.quantization import ModelConfigError
 
@@ -127,6 +129,24 @@ def test_before_an_engine_has_layers_the_named_model_says_what_they_will_be(mode
     extra = {"vllm_kernels": {"model": str(model)}}
     config = WarmupConfig(tp_size=2, has_layers=False, extra=extra).for_kernels()
     assert models.configuration(config).moe == models.read(published.MIXTRAL_GPTQ, tp_size=2).moe
+
+
+def test_the_configurations_own_model_and_device_are_taken_where_the_settings_name_none(model, tmp_path):
+    config = WarmupConfig(tp_size=2, dtype="bfloat16", has_layers=False, model=str(model), device_name="NVIDIA H200")
+    early = models.configuration(config.for_kernels())
+    assert early.moe == models.read(published.MIXTRAL_GPTQ, tp_size=2).moe
+    assert early.dtype == "bfloat16"  # the engine's, which need not be the checkpoint's
+    assert models.settings(config).device_name == "NVIDIA H200"
+    other = tmp_path / "other.json"
+    named = dataclasses.replace(config, extra={"vllm_kernels": {"model": str(other), "device_name": "NVIDIA B200"}})
+    assert models.settings(named).model == str(other)
+    assert models.settings(named).device_name == "NVIDIA B200"
+
+
+def test_where_the_live_model_is_there_the_configurations_path_is_not_read():
+    config = WarmupConfig(model="/nonexistent")
+    with LiveObjects(object()):
+        assert models.configuration(config) is config
 
 
 def test_where_no_model_is_named_layers_are_waited_for():

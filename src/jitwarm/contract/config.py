@@ -129,6 +129,9 @@ class WarmupConfig:
         attention: The distinct attention groups of this rank.
         moe: The distinct MoE layer shapes of this rank.
         quantization: The method's name, or None.
+        model: The model's `config.json`, or the directory that holds it: it says what the layers will be, also before they are
+            known. Empty where there is none, or where it is not what runs.
+        device_name: As `torch.cuda.get_device_name()` gives it, e.g. `NVIDIA H200`; empty where unknown.
         has_layers: Whether `attention` and `moe` are known. Where they are not, because no model is loaded yet, a kernel that
             asks for them waits until one is.
         extra: Each plugin's own values, by plugin name.
@@ -152,6 +155,8 @@ class WarmupConfig:
     attention: tuple[AttentionGroup, ...] = ()
     moe: tuple[MoELayer, ...] = ()
     quantization: str | None = None
+    model: str = ""
+    device_name: str = ""
     has_layers: bool = True
     extra: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -161,23 +166,30 @@ class WarmupConfig:
 
     @classmethod
     def from_vllm(
-        cls, vllm_config: Any, rank: int, extra: dict[str, dict[str, Any]] | None = None, *, has_layers: bool = True
+        cls,
+        vllm_config: Any,
+        rank: int,
+        extra: dict[str, dict[str, Any]] | None = None,
+        *,
+        device_name: str = "",
+        has_layers: bool = True,
     ) -> Self:
         """What a vLLM configuration says, as far as it says it; what is not there keeps its default.
 
         Attention groups and MoE layers are read from the layers that vLLM registers while it loads the model, so they are
-        empty before. Reads attributes, imports nothing.
+        empty before. Reads attributes, imports nothing; whether the model's `config.json` is on this machine is looked up.
 
         Args:
             vllm_config: vLLM's `VllmConfig`, 0.29 or later.
             rank: This process's rank within its engine, as vLLM counts it (`worker.rank`).
             extra: Each plugin's own values.
+            device_name: Of this process's GPU, which the configuration does not know.
             has_layers: Whether the model is loaded.
         """
         fields = from_vllm.read(vllm_config, rank)
         fields["attention"] = tuple(AttentionGroup(**group) for group in fields["attention"])
         fields["moe"] = tuple(MoELayer(**layer) for layer in fields["moe"])
-        return cls(**fields, has_layers=has_layers, extra=dict(extra or {}))
+        return cls(**fields, device_name=device_name, has_layers=has_layers, extra=dict(extra or {}))
 
     def for_kernels(self) -> "WarmupConfig":
         """What kernels are asked with: this, or where the layers are not known yet, the same without an answer for them."""

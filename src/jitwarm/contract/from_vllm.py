@@ -4,7 +4,10 @@ By attribute, with a default for each, so that what one version of vLLM lacks ch
 model is known by name: layers are recognized by what they have.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 
@@ -26,10 +29,25 @@ def read(vllm_config: Any, rank: int) -> dict[str, Any]:
         "cudagraph_capture_sizes": tuple(sorted(sizes)),
         "num_speculative_tokens": _get(vllm_config, "speculative_config.num_speculative_tokens", 0),
         "quantization": _text(_get(vllm_config, "model_config.quantization", None)),
+        "model": _model(_get(vllm_config, "model_config", None)),
         "attention": _distinct(_attention(_layers(vllm_config), _get(vllm_config, "cache_config.block_size", 16))),
         "moe": _distinct(_moe(_layers(vllm_config), vllm_config)),
         **_ranks(_get(vllm_config, "parallel_config", None), rank),
     }
+
+
+def _model(model_config: Any) -> str:
+    """The model's directory, or the `config.json` that Hugging Face's cache has of it; empty where that is not what runs."""
+    name = _get(model_config, "hf_config_path", None) or _get(model_config, "model", None)
+    if not isinstance(name, str) or _get(model_config, "hf_overrides", None):
+        return ""
+    if (Path(name) / "config.json").is_file():
+        return str(Path(name).absolute())
+    find = getattr(sys.modules.get("huggingface_hub"), "try_to_load_from_cache", None)
+    with suppress(Exception):  # a name of another kind: a bucket's address, say
+        found = find(name, "config.json", revision=_get(model_config, "revision", None)) if find else None
+        return found if isinstance(found, str) else ""
+    return ""
 
 
 def _ranks(parallel: Any, rank: int) -> dict[str, int]:

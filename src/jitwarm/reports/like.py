@@ -31,7 +31,7 @@ def config_like(name: str, root: Path) -> dict[str, Any]:
         raise UsageError(f"the run {name} has no configuration: it ended before it read one", _WRITE)
     ranked = sorted(configs, key=lambda config: [config.get(rank, 0) for rank in ("dp_rank", "pp_rank", "tp_rank")])
     whole = [config for config in ranked if config.get("has_layers", True)]  # an early builder knows less
-    return dict((whole or ranked)[0])
+    return _here((whole or ranked)[0])
 
 
 def _of_file(path: Path) -> dict[str, Any]:
@@ -42,4 +42,11 @@ def _of_file(path: Path) -> dict[str, Any]:
     config = found.get("config", found) if isinstance(found, dict) else None
     if not isinstance(config, dict):
         raise UsageError(f"{path} holds no configuration", _WRITE)
-    return config
+    return _here(config)
+
+
+def _here(config: dict[str, Any]) -> dict[str, Any]:
+    """Without the path of the model, where that is another machine's: the layers are written down as well."""
+    model = config.get("model")
+    is_elsewhere = isinstance(model, str) and not Path(model).exists()
+    return {name: value for name, value in config.items() if not (name == "model" and is_elsewhere)}

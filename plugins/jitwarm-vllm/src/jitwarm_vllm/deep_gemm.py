@@ -7,6 +7,7 @@ cache, under a name that says neither where the cache lies nor the library; it i
 """
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -35,8 +36,10 @@ from jitwarm_vllm.described_device import find_nvcc, nvcc_version
 
 BACKEND = "deep_gemm"
 _CACHE = "DG_JIT_CACHE_DIR"
-# As NVIDIA's data sheets have them: H100 SXM and H200, B200, B300. Others are said by a setting.
+# As NVIDIA's data sheets have them: H100 SXM and H200, B200, B300; then those of the same architectures with fewer, by a part of
+# their names. Others are said by a setting.
 _MULTIPROCESSORS = {"90": 132, "100": 148, "103": 148}
+_FEWER_MULTIPROCESSORS = {"H100 PCIe": 114, "H800 PCIe": 114, "H20": 78}
 _FIRST_PACKED_MAJOR = 10  # scales are exponents, four in an int32
 # The files of an entry: source, code, a note, and the mark that the others are whole.
 _FILES = ("kernel.cu", "kernel.cubin", "meta.json", ".committed")
@@ -151,16 +154,20 @@ def kernels() -> list[JitKernel]:
 
 
 def n_multiprocessors(config: WarmupConfig) -> int:
-    """Of the device, for whose number kernels are made: the setting, else this process's GPU, else the architecture's usual part.
+    """Of the device, for whose number kernels are made: the setting, else this process's GPU, else by its name or architecture.
 
     Raises:
         ModelConfigError: The settings are wrong.
     """
-    if chosen := models.settings(config).n_multiprocessors:
-        return chosen
+    chosen = models.settings(config)
+    if chosen.n_multiprocessors:
+        return chosen.n_multiprocessors
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     if cuda is not None and cuda.is_initialized():
         return int(cuda.get_device_properties(cuda.current_device()).multi_processor_count)
+    for name, n in _FEWER_MULTIPROCESSORS.items():
+        if re.search(rf"\b{name}\b", chosen.device_name):
+            return n
     return _MULTIPROCESSORS[current_target().arch]
 
 

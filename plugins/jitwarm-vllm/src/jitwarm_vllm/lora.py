@@ -31,7 +31,7 @@ def projections(config: WarmupConfig) -> Iterator[Projection]:
         ModelConfigError: The settings or the model's `config.json` are wrong.
     """
     chosen = models.settings(config)
-    document = models.load(chosen.model)
+    document = models.load(_model(config))
     text = {**document, **(document.get("text_config") or {})}
     hidden, n_ranks = int(text["hidden_size"]), chosen.tensor_parallel_size or config.tp_size
     for group in models.configuration(config).attention:
@@ -46,6 +46,11 @@ def projections(config: WarmupConfig) -> Iterator[Projection]:
         yield Projection(inner, (hidden,))
 
 
+def _model(config: WarmupConfig) -> str:
+    """Also where the live model is there: its adapters are not."""
+    return models.settings(config).model or config.model
+
+
 class LoraKernel(VllmKernel):
     """What both have in common."""
 
@@ -53,9 +58,8 @@ class LoraKernel(VllmKernel):
 
     @classmethod
     def is_reached(cls, config: WarmupConfig) -> bool:
-        """Whether LoRA is configured: the settings `max_lora_rank` and `model`."""
-        chosen = models.settings(config)
-        return chosen.max_lora_rank > 0 and bool(chosen.model)
+        """Whether LoRA is configured: the setting `max_lora_rank`, and a model."""
+        return models.settings(config).max_lora_rank > 0 and bool(_model(config))
 
     def get_warmup_keys(self, config: WarmupConfig) -> list[Any]:
         """Each projection, for every number of tokens."""

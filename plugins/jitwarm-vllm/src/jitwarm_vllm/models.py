@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jitwarm import AttentionGroup, MoELayer, WarmupConfig
+from jitwarm import AttentionGroup, MoELayer, NeedsModel, WarmupConfig
 from jitwarm_vllm import quantization
 from jitwarm_vllm.quantization import ModelConfigError
 
@@ -27,12 +27,13 @@ class Settings:
     """`[extra.vllm_kernels]`, or `--set vllm_kernels.<name>=...`.
 
     Attributes:
-        model: A `config.json`, or the directory that holds it. Inside an engine live layers hold; it tells what to build before
-            they are there.
+        model: A `config.json`, or the directory that holds it; by default the configuration's. Inside an engine live layers hold;
+            it tells what to build before they are there.
         tensor_parallel_size: Ranks that share each layer; 0 for the configuration's `tp_size`.
         enable_expert_parallel: Whether these ranks divide the experts instead of dividing each of them.
         dtype: Of the activations, where it is not the model's own.
         device_name: As `torch.cuda.get_device_name()` gives it on the target, e.g. `NVIDIA H200`: selects tuned configurations.
+            By default the configuration's.
         moe_backend: vLLM's `--moe-backend`. Only `triton`, `auto`, taken as Triton, and `deep_gemm` have keys
             here.
         moe_route: `layer` for vLLM's own MoE layers, `functional` for callers of its function `fused_experts`.
@@ -46,7 +47,7 @@ class Settings:
         linear_backend: vLLM's `--linear-backend`. `auto` and `deep_gemm` take FP8 linear layers to run on DeepGEMM.
         n_multiprocessors: Of the target's device, for which DeepGEMM makes its kernels; 0 for this process's GPU, else for the
             architecture's usual part: 132 (H100 SXM, H200), 148 (B200, B300).
-        max_lora_rank: vLLM's `--max-lora-rank` where LoRA is enabled, else 0. Its projections are those of `model`.
+        max_lora_rank: vLLM's `--max-lora-rank` where LoRA is enabled, else 0. Its projections are those of the model's `config.json`.
     """
 
     model: str = ""
@@ -70,6 +71,8 @@ class Settings:
 def settings(config: WarmupConfig) -> Settings:
     """This plugin's settings.
 
+    The configuration's `model` is not taken where the live one is there: what that says holds, and it says everything.
+
     Raises:
         ModelConfigError: An unknown name, or a value of another type.
     """
@@ -82,7 +85,17 @@ def settings(config: WarmupConfig) -> Settings:
             raise ModelConfigError(f"unknown setting {name!r} of {PLUGIN}", hint)
         if type(value) is not known[name].type:
             raise ModelConfigError(f"{PLUGIN}.{name} is {value!r}", f"give a value of type {known[name].type.__name__}")  # type: ignore[union-attr]
-    return Settings(**given)
+    chosen = Settings(**given)
+    model = chosen.model or ("" if _is_live(config) else config.model)
+    return dataclasses.replace(chosen, model=model, device_name=chosen.device_name or config.device_name)
+
+
+def _is_live(config: WarmupConfig) -> bool:
+    try:
+        config.require_model()
+    except NeedsModel:
+        return False
+    return True
 
 
 def configuration(config: WarmupConfig) -> WarmupConfig:
@@ -102,7 +115,7 @@ def configuration(config: WarmupConfig) -> WarmupConfig:
         given["max_model_len"] = config.max_model_len
     if config.kv_cache_dtype != "auto":
         given["kv_cache_dtype"] = config.kv_cache_dtype
-    if chosen.dtype or config.dtype != WarmupConfig.dtype:
+    if chosen.dtype or not config.has_layers or config.dtype != WarmupConfig.dtype:  # an engine has decided
         given["dtype"] = chosen.dtype or config.dtype
     return read(
         load(chosen.model),
@@ -115,7 +128,7 @@ def configuration(config: WarmupConfig) -> WarmupConfig:
 # What the server says of itself, whatever the model is.
 _FROM_CONFIG = (
     "max_num_batched_tokens", "max_num_seqs", "cudagraph_capture_sizes", "tp_rank", "pp_rank", "pp_size", "dp_rank", "dp_size",
-    "ep_rank", "num_speculative_tokens", "extra",
+    "ep_rank", "num_speculative_tokens", "model", "device_name", "extra",
 )  # fmt: skip
 
 

@@ -47,4 +47,4 @@ def _is_asked(config: WarmupConfig) -> bool:
     imported = sys.modules.get("vllm.triton_utils")
     if imported is not None:
         return bool(getattr(imported, "HAS_TRITON", True))
-    return bool(config.moe or config.attention)
+    return bool(config.model or config.moe or config.attention)

@@ -2,9 +2,12 @@
 
 import dataclasses
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jitwarm.contract.config import WarmupConfig
 from jitwarm.environment import CACHE_VARIABLES, default_root
 from jitwarm.settings import Asked, read_leniently
 
@@ -19,6 +22,26 @@ def asked_of(vllm_config: Any) -> tuple[Asked, list[str]]:
         problems.append(f'additional_config["jitwarm"] is {own!r}, no table: left out')
     run_id = asked.settings.run_id or str(getattr(vllm_config, "instance_id", ""))
     return dataclasses.replace(asked, settings=dataclasses.replace(asked.settings, run_id=run_id)), problems
+
+
+def config_of(worker: Any, asked: Asked, *, has_layers: bool = True) -> WarmupConfig:
+    """What a worker runs with."""
+    return WarmupConfig.from_vllm(
+        worker.vllm_config,
+        worker.rank,
+        asked.config.extra,
+        device_name=_device_name(worker),
+        has_layers=has_layers,
+    )
+
+
+def _device_name(worker: Any) -> str:
+    """What vLLM's platform calls a GPU, which nobody may have touched yet; empty where it says nothing."""
+    platform = getattr(sys.modules.get("vllm.platforms"), "current_platform", None)
+    with suppress(Exception):
+        if platform is not None and platform.is_cuda_alike():
+            return str(platform.get_device_name(getattr(worker, "local_rank", 0)))
+    return ""
 
 
 def n_ranks_on_node(vllm_config: Any) -> int:

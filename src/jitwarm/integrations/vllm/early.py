@@ -18,12 +18,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from jitwarm.contract.config import WarmupConfig
 from jitwarm.early import Behind, EarlyBuilder, Spec
 from jitwarm.environment import CACHE_VARIABLES
 from jitwarm.errors import text_of
 from jitwarm.events import EventLog
-from jitwarm.integrations.vllm.asked import asked_of, n_ranks_on_node, place_caches
+from jitwarm.integrations.vllm.asked import asked_of, config_of, n_ranks_on_node, place_caches
 from jitwarm.store import Store
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def begin(worker: Any) -> None:
             return
         if target := settings.target or _target_of(worker):
             place_caches(asked)
-            config = WarmupConfig.from_vllm(worker.vllm_config, worker.rank, asked.config.extra, has_layers=False)
+            config = config_of(worker, asked, has_layers=False)
             start = str(getattr(worker.vllm_config, "instance_id", "")) or settings.run_id
             spec = Spec(config, settings, target, n_ranks_on_node(worker.vllm_config), start)
             setattr(worker, _ATTRIBUTE, Early(spec, worker))

@@ -12,13 +12,13 @@ from typing import Any
 
 from jitwarm import readiness
 from jitwarm.contract.backend import Seen
-from jitwarm.contract.config import LiveObjects, WarmupConfig
+from jitwarm.contract.config import LiveObjects
 from jitwarm.engine.plan import Plan
 from jitwarm.engine.report import Report
 from jitwarm.environment import LINEAGE
 from jitwarm.errors import JitwarmError, WarmupFailedError, text_of
 from jitwarm.integrations.vllm import REGISTERED, adoption, complain, early
-from jitwarm.integrations.vllm.asked import asked_of, forget_default_caches, n_ranks_on_node
+from jitwarm.integrations.vllm.asked import asked_of, config_of, forget_default_caches, n_ranks_on_node
 from jitwarm.integrations.vllm.execution import Execution
 from jitwarm.integrations.vllm.group import Meeting
 from jitwarm.integrations.vllm.reporting import Reporter, complaints
@@ -156,7 +156,7 @@ def _tell_probes(worker: Any, why: str) -> None:
 
 def _warm(worker: Any, asked: Asked, meeting: Meeting) -> tuple[Session, Monitor]:
     settings = asked.settings
-    config = WarmupConfig.from_vllm(worker.vllm_config, worker.rank, asked.config.extra)
+    config = config_of(worker, asked)
     forget_default_caches()
     reporter = Reporter(worker, is_verbose=settings.verbose)
     with early.ending(worker) as begun:
