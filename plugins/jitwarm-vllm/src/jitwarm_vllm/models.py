@@ -47,7 +47,7 @@ class Settings:
         linear_backend: vLLM's `--linear-backend`. `auto` and `deep_gemm` take FP8 linear layers to run on DeepGEMM.
         n_multiprocessors: Of the target's device, for which DeepGEMM makes its kernels; 0 for this process's GPU, else for the
             architecture's usual part: 132 (H100 SXM, H200), 148 (B200, B300).
-        max_lora_rank: vLLM's `--max-lora-rank` where LoRA is enabled, else 0. Its projections are those of the model's `config.json`.
+        max_lora_rank: vLLM's `--max-lora-rank` where LoRA is enabled, else 0.
     """
 
     model: str = ""
