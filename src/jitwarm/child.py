@@ -27,7 +27,7 @@ from jitwarm.contract.keys import decode_key
 from jitwarm.contract.target import Target
 from jitwarm.engine import wire
 from jitwarm.engine.compiler import BuiltinPolicy
-from jitwarm.engine.descendants import adopt_orphans, end_children
+from jitwarm.engine.descendants import adopt_orphans, end_children, ending_with
 from jitwarm.engine.hosts import INSTALL, require_same
 from jitwarm.engine.jobs import Answer, Job
 from jitwarm.engine.plan import describe_error, outcome_of
@@ -96,10 +96,11 @@ class _Mother:
 
     def _fork_template(self, control: int, setup: dict[str, Any]) -> int:
         """In this process's group, so that whoever ends that ends the template."""
+        me = os.getpid()
         pid = os.fork()
         if pid == 0:
             self._control.close()
-            _be_template(socket.socket(fileno=control), Job.from_json(setup))
+            _be_template(socket.socket(fileno=control), Job.from_json(setup), me)
         os.close(control)
         return pid
 
@@ -132,10 +133,11 @@ class _Mother:
             return None
 
 
-def _be_template(control: socket.socket, setup: Job) -> NoReturn:
+def _be_template(control: socket.socket, setup: Job, mother: int) -> NoReturn:
     """A template's life. It ends where it cannot import the plugin, or the plugin starts a thread: workers see for themselves."""
     try:
-        _Plugin(setup).import_compilers(setup)
+        with ending_with(mother):
+            _Plugin(setup).import_compilers(setup)
         if len(os.listdir("/proc/self/task")) == 1:  # noqa: PTH208 - names are enough
             _Mother(control).run()
     finally:

@@ -11,7 +11,7 @@ import fault_kit
 import kits
 import pytest
 from fault_kit import Does, notes, run
-from processes import wait_until
+from processes import is_running, wait_until
 
 from jitwarm import Target, WarmupConfig
 from jitwarm.contract.keys import encode_key
@@ -48,6 +48,13 @@ if os.getpid() == {os.getpid()}:
     while set(importers.read_text().split()) == {{str(os.getpid())}}:
         assert time.monotonic() < ends_at, "no other process has imported it"
         time.sleep(0.02)
+"""
+IMPORTS_FOR_LONG = f"""
+import pathlib, time
+{ELSEWHERE}
+    time.sleep(4)
+    pathlib.Path(os.environ["FAULTY_NOTES"] + ".late").touch()
+    time.sleep(60)
 """
 OTHER_BACKEND = """
 import kits
@@ -132,6 +139,23 @@ def test_imports_begin_beside_the_listing_as_processors_allow(plugin, tmp_path, 
         assert len(set(importers())) == first
     finally:
         session.finish()
+
+
+def test_a_template_does_not_outlive_its_mother_in_the_middle_of_an_import(plugin, tmp_path):
+    """Ray kills the children of its processes, and no others. What an import writes then is where nobody removes it."""
+    plugin("faulty", IMPORTS_FOR_LONG)
+    workers = Workers(lambda *_, **__: None)
+    try:
+        workers.prestart(Job("faulty", "", "", "", "cuda:90", {}, str(tmp_path / "store"), "run"))
+        (template,) = wait_until(importers, "it is being imported")
+        status = Path(f"/proc/{template}/stat").read_text()
+        mother = int(status.rpartition(")")[2].split()[1])
+        assert mother != os.getpid()
+        os.kill(mother, signal.SIGKILL)
+        wait_until(lambda: not is_running(template), "the template is gone")
+    finally:
+        workers.close()
+    assert not Path(os.environ["FAULTY_NOTES"] + ".late").exists()
 
 
 def test_one_template_serves_every_backend_and_a_worker_one(plugin, tmp_path):

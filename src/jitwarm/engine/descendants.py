@@ -8,8 +8,10 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.02
 _TIMEOUT_S = 1.0
@@ -17,8 +19,25 @@ _TIMEOUT_S = 1.0
 
 def adopt_orphans() -> None:
     """From now on a descendant of this process whose parent ends is given to it, and not to the system's first process."""
+    _control(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+@contextlib.contextmanager
+def ending_with(parent: int) -> Iterator[None]:
+    """While entered, this process is killed when its parent ends; at once if it has ended already.
+
+    For where it cannot look: imports take seconds, and write caches, which somebody may have removed by then.
+    """
+    _control(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield
+    _control(_PR_SET_PDEATHSIG, 0)
+
+
+def _control(option: int, value: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def end_children() -> None:
