@@ -64,7 +64,7 @@ def test_every_kernel_is_warm_before_the_monitor_is_armed(start_engine):
     assert f"{n_keys} of {n_keys} keys warm for cuda:90" in summary
 
 
-def test_the_configuration_is_the_engines(start_engine):
+def test_the_configuration_is_the_engines(start_engine, tmp_path):
     """What kernels are asked with is what the engine runs with; and it was registered before the configuration was made."""
     started = start_engine(VLLM_ENABLE_V1_MULTIPROCESSING="0")
     [config] = started.all("config")
@@ -74,6 +74,7 @@ def test_the_configuration_is_the_engines(start_engine):
         "dtype": "float32", "kv_cache_dtype": "auto", "max_num_batched_tokens": 128, "max_num_seqs": 4,
         "max_model_len": 128, "cudagraph_capture_sizes": [], "tp_rank": 0, "tp_size": 1, "pp_rank": 0, "pp_size": 1,
         "dp_rank": 0, "dp_size": 1, "ep_rank": 0, "ep_size": 1, "num_speculative_tokens": 0, "quantization": None,
+        "model": str(tmp_path / "model"), "device_name": "",
         "attention": [{"n_heads": 4, "n_kv_heads": 2, "head_size": 64, "sliding_window": None, "logits_soft_cap": 0.0,
                        "backend": "CPU_ATTN", "kind": "decoder", "kv_cache_dtype": "auto", "block_size": page,
                        "sinks_dtype": "", "has_alibi": False, "shares_kv": False, "chunk_lookback": -1}],
