@@ -92,7 +92,7 @@ def test_weights_that_are_there_are_loaded_while_it_builds(start_engine, tmp_pat
     assert (tmp_path / "model" / "model.safetensors").stat().st_size > 200e6
 
 
-@pytest.mark.parametrize("fork", [False, pytest.param(True, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("fork", [False, True])
 def test_of_two_ranks_one_builds_and_both_are_warm(start_engine, fork):
     """The weights are there at once: the warm-up begins in the middle, and nothing is compiled twice."""
     started = start_engine(llm=TP2, fork=fork, JITWARM_EARLY=None, **ON_TWO_CORES)

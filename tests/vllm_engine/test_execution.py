@@ -75,7 +75,6 @@ def test_a_step_that_raises_costs_the_run_and_not_the_engine(start_engine):
     assert len(failing.all("first_token")) == 1
 
 
-@pytest.mark.soak
 def test_every_rank_takes_part(start_engine):
     started = start_engine(
         (), {**STEPPING, "tensor_parallel_size": 2}, JITWARM_EXECUTION_WARMUP="on",

@@ -55,7 +55,6 @@ def test_one_rank_tunes_both_apply_and_the_next_start_finds_it(start):
     assert len(third.all("tune_end")) == 2
 
 
-@pytest.mark.soak  # as the next: `tests/engine/test_tuning.py` asks the same of processes without an engine
 @pytest.mark.timeout(1000)  # two starts
 def test_a_hit_on_one_rank_and_a_miss_on_the_other_do_not_part_them(start):
     """As on two nodes, of which one has lost its store: the bytes go through the engine's own process group."""
@@ -74,7 +73,7 @@ def test_a_hit_on_one_rank_and_a_miss_on_the_other_do_not_part_them(start):
     assert list((stores[1] / "tuned").glob("*.bin"))
 
 
-@pytest.mark.soak
+@pytest.mark.soak  # `tests/engine/test_tuning.py` asks the same of processes without an engine
 def test_a_rank_that_cannot_list_keeps_both_from_applying_and_the_engine_serves(start):
     started = start(TUNED_DOES="fails on one rank")
     assert len(started.answer["tokens"]) == 3
