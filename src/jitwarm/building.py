@@ -199,6 +199,7 @@ class Building:
             self._settings.key_timeout_s,
             self._registry.owner_of,
             self._log.emit,
+            places_caches=self._settings.manage_caches,
         )
         if self._executor is None:
             return here

@@ -389,7 +389,7 @@ class Session:
         """Point each compiler's own disk cache under the root, before the compiler is imported; a user's value wins.
 
         Returns:
-            Whether that changed anything.
+            Whether that took another value's place.
         """
         wanted = {
             variable: str(self.root / directory)
@@ -397,10 +397,11 @@ class Session:
             for variable, directory in backend.cache_variables.items()
             if insist or variable not in os.environ
         }
-        if not self.asked.settings.manage_caches or wanted.items() <= os.environ.items():
+        if not self.asked.settings.manage_caches:
             return False
+        replaces = any(os.environ.get(variable, place) != place for variable, place in wanted.items())
         os.environ.update(wanted)
-        return True
+        return replaces
 
     def _check_extra(self) -> None:
         """Refuse values for a plugin that does not exist: a misspelt name would be silent otherwise."""

@@ -56,17 +56,21 @@ import pathlib, time
     pathlib.Path(os.environ["FAULTY_NOTES"] + ".late").touch()
     time.sleep(60)
 """
-OTHER_BACKEND = """
-import kits
+OWN_BACKEND = """
+import fault_kit, kits
 from jitwarm import hookimpl
 
-class Other(kits.Workshop):
-    name = "other"
-    cache_variables = {"OTHER_CACHE_DIR": "other"}
+class Placed(kits.Workshop):
+    name = "placed"
+    cache_variables = {"PLACED_CACHE_DIR": "placed"}
+
+@hookimpl
+def jitwarm_kernels():
+    return [fault_kit.Faulty(name="kernel", backend="placed")]
 
 @hookimpl
 def jitwarm_backends():
-    return [Other()]
+    return [Placed()]
 """
 TWO_BACKENDS = """
 import fault_kit, kits
@@ -173,9 +177,11 @@ def test_one_template_serves_every_backend_and_a_worker_one(plugin, tmp_path):
     assert {backend for _, backend in asked} == {"workshop", "other"}
 
 
-def start(root, *does, plugins=("faulty",)):
+def start(root, *does, **settings):
     """A whole run as a command has it, which says at its listing that it will build. Returns its outcomes."""
-    asked = Asked(WarmupConfig(extra={"faulty": {"does": list(does)}}), Settings(plugins=plugins, workers=2))
+    asked = Asked(
+        WarmupConfig(extra={"faulty": {"does": list(does)}}), Settings(plugins=("faulty",), workers=2, **settings)
+    )
     session = Session(asked, Target("cuda", "90"), root=root)
     try:
         return [row.outcome for row in session.run(session.plan(will_run=True)).rows]
@@ -190,13 +196,24 @@ def test_imports_begin_before_this_process_imports(plugin, tmp_path):
     assert {noted["mother"] for noted in notes() if noted["pid"] != os.getpid()} == {template}
 
 
-def test_what_began_before_a_backend_moved_its_cache_begins_anew(plugin, tmp_path):
-    plugin("faulty")
-    kits.install(tmp_path / "site", "other", OTHER_BACKEND)
-    start(tmp_path / "store", "shows OTHER_CACHE_DIR", plugins=("faulty", "other"))
+@pytest.mark.parametrize("given", [None, "/elsewhere"])
+def test_what_began_before_a_backend_was_known_has_its_cache_below_the_root(plugin, tmp_path, monkeypatch, given):
+    """Also where a user's value has to make way: what began with that begins anew."""
+    if given:
+        monkeypatch.setenv("PLACED_CACHE_DIR", given)
+    plugin("faulty", hooks=OWN_BACKEND)
+    start(tmp_path / "store", "shows PLACED_CACHE_DIR")
     shown = next(noted for noted in notes() if "value" in noted)
     assert shown["pid"] != os.getpid()
-    assert shown["value"] == str(tmp_path / "store" / "other")
+    assert shown["value"] == str(tmp_path / "store" / "placed")
+    if not given:
+        assert len(importers()) == 1
+
+
+def test_where_caches_are_not_ours_a_backends_variable_is_left_alone(plugin, tmp_path):
+    plugin("faulty", hooks=OWN_BACKEND)
+    start(tmp_path / "store", "shows PLACED_CACHE_DIR", manage_caches=False)
+    assert next(noted["value"] for noted in notes() if "value" in noted) is None
 
 
 def test_where_there_is_a_store_nothing_is_imported_ahead(plugin, tmp_path):

@@ -34,6 +34,7 @@ class ChildIsolation:
         key_timeout_s: Longest that one key may take.
         owner_of: The plugin that yields a backend, by the backend's name.
         emit: Receives `isolation_unavailable`, at most once.
+        places_caches: Whether the compilers' caches are below the root.
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class ChildIsolation:
         key_timeout_s: float,
         owner_of: Callable[[str], str],
         emit: Callable[..., None],
+        *,
+        places_caches: bool,
     ) -> None:
         self.ends_at: float | None = None
         self._workers = workers
@@ -54,6 +57,7 @@ class ChildIsolation:
         self._key_timeout_s = key_timeout_s
         self._owner_of = owner_of
         self._emit = emit
+        self._places_caches = places_caches
         self._is_available = True
         self._lock = threading.Lock()
 
@@ -91,7 +95,8 @@ class ChildIsolation:
 
     def setup(self, plugin: str, target: Target) -> Job:
         """What a compile process for a plugin begins with, if its kernels are of no other plugin's backend."""
-        return Job(plugin, "", "", "", str(target), self._config, self._root, self._run)
+        places = self._places_caches
+        return Job(plugin, "", "", "", str(target), self._config, self._root, self._run, places_caches=places)
 
     def job(self, kernel: RegisteredKernel, key: str, target: Target) -> Job:
         """The job that builds one key into this run's store."""
@@ -107,6 +112,7 @@ class ChildIsolation:
             run=self._run,
             distribution=kernel.distribution,
             import_path=kernel.import_path,
+            places_caches=self._places_caches,
         )
 
     def _ask(self, job: Job, backend: str | None, lock: int | None) -> Answer:

@@ -47,6 +47,7 @@ class Job:
         import_path: `module:attribute` of the kernel, where no plugin yields it.
         origin: What the sender's artifacts are built from, where the sender is on another host: a process in which it
             differs builds nothing.
+        places_caches: Whether the compilers' caches are below the root, also where a variable does not say so yet.
     """
 
     plugin: str
@@ -60,6 +61,7 @@ class Job:
     distribution: str = ""
     import_path: str = ""
     origin: Origin | None = None
+    places_caches: bool = False
 
     @property
     def setup(self) -> str:
