@@ -33,6 +33,7 @@ from jitwarm.engine.jobs import Answer, Job
 from jitwarm.engine.plan import describe_error, outcome_of
 from jitwarm.engine.priority import follow_parent, give_way
 from jitwarm.engine.process_state import ProcessState
+from jitwarm.environment import place_caches
 from jitwarm.errors import HostError, JitwarmError
 from jitwarm.events import EventLog
 from jitwarm.registry import Registry
@@ -241,17 +242,13 @@ class _Plugin:
         self.registry.load_builtin()
         self.registry.load_installed()
         if job.places_caches:
-            self._place_caches(Path(job.root))
+            # As whoever started this process does, once it knows the plugin's backends; it may not have known them then.
+            for backend in self.registry.backends:
+                place_caches(backend.cache_variables, job.root)
         toolchains = tuple(backend.toolchain() for backend in self.registry.backends if not backend.missing())
         parsed = Target.parse(job.target)
         self.target = Target(parsed.kind, parsed.arch, toolchains)
         self.kernels = self.registry.kernels(read_config(job.config), self.target)
-
-    def _place_caches(self, root: Path) -> None:
-        """As whoever started this process does, once it knows the plugin's backends; it may not have known them then."""
-        for backend in self.registry.backends:
-            for variable, directory in backend.cache_variables.items():
-                os.environ.setdefault(variable, str(root / directory))
 
     def import_compilers(self, job: Job) -> None:
         """Import what the kernels are compiled with, that of the job as well, should no plugin yield it."""

@@ -33,6 +33,28 @@ def compiler_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str
     }
 
 
+def place_caches(variables: Mapping[str, str], root: str, *, insist: bool = False) -> bool:
+    """Point the compilers' disk caches below a store's root, before a compiler is imported; a user's value wins.
+
+    Args:
+        variables: Those of the compilers, with the directory below the root for each.
+        root: The store's.
+        insist: A user's value makes way.
+
+    Returns:
+        Whether one did.
+
+    Side effects: sets the variables in `os.environ`.
+    """
+    makes_way = False
+    for variable, directory in variables.items():
+        place, earlier = os.path.join(root, directory), os.environ.get(variable)  # noqa: PTH118 - pathlib costs milliseconds
+        if earlier is None or (insist and earlier != place):
+            os.environ[variable] = place
+            makes_way |= earlier is not None
+    return makes_way
+
+
 def join_lineage() -> None:
     """Add this process to the lineage that it was started with, for itself and for those that it starts. Again is harmless.
 

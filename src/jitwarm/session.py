@@ -28,7 +28,7 @@ from jitwarm.engine.report import Report, ReportBuilder
 from jitwarm.engine.runner import announce, run
 from jitwarm.engine.schedule import Item
 from jitwarm.engine.tuning import Tuning
-from jitwarm.environment import compiler_variables
+from jitwarm.environment import compiler_variables, place_caches
 from jitwarm.errors import (
     SettingsError,
     UsageError,
@@ -96,7 +96,7 @@ class Session:
         self.registry = Registry(asked.settings.admits_plugin, self._refused, self._policy_error, self._deadline)
         self.registry.load_builtin()
         self._insists = root is not None or executor is not None
-        self._place_caches(insist=self._insists)
+        self._place_caches()
         toolchains = tuple(backend.toolchain() for backend in self.registry.backends if not backend.missing())
         self.target = dataclasses.replace(
             target_of(target, asked.settings, self.registry.backends), toolchains=toolchains
@@ -148,7 +148,7 @@ class Session:
         )
         self.log.emit("versions", versions=self._versions())
         self.log.emit("environment", variables=compiler_variables())
-        if self._place_caches(insist=self._insists):
+        if self._place_caches():
             self._building.begin_anew()
         self._check_extra()
         self.kernels = self.registry.kernels(self.asked.config, self.target)
@@ -385,23 +385,12 @@ class Session:
             self.log.emit("no_locks", root=str(self.root))
         return store
 
-    def _place_caches(self, *, insist: bool) -> bool:
-        """Point each compiler's own disk cache under the root, before the compiler is imported; a user's value wins.
-
-        Returns:
-            Whether that took another value's place.
-        """
-        wanted = {
-            variable: str(self.root / directory)
-            for backend in self.registry.backends
-            for variable, directory in backend.cache_variables.items()
-            if insist or variable not in os.environ
-        }
+    def _place_caches(self) -> bool:
+        """Of the backends that are known by now; see `environment.place_caches`."""
         if not self.asked.settings.manage_caches:
             return False
-        replaces = any(os.environ.get(variable, place) != place for variable, place in wanted.items())
-        os.environ.update(wanted)
-        return replaces
+        known = {name: place for backend in self.registry.backends for name, place in backend.cache_variables.items()}
+        return place_caches(known, str(self.root), insist=self._insists)
 
     def _check_extra(self) -> None:
         """Refuse values for a plugin that does not exist: a misspelt name would be silent otherwise."""

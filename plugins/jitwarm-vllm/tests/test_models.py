@@ -8,7 +8,7 @@ import pytest
 
 from jitwarm import AttentionGroup, MoELayer, NeedsModel, WarmupConfig
 from jitwarm.contract.config import LiveObjects
-from jitwarm_vllm import models
+from jitwarm_vllm import lora, models
 from jitwarm_vllm.quantization import ModelConfigError
 
 # The GPTQ checkpoint of Mixtral on one rank.
@@ -147,6 +147,16 @@ def test_where_the_live_model_is_there_the_configurations_path_is_not_read():
     config = WarmupConfig(model="/nonexistent")
     with LiveObjects(object()):
         assert models.configuration(config) is config
+
+
+def test_of_lora_the_file_says_the_projections_also_where_the_live_model_is_there(model):
+    config = WarmupConfig(
+        model=str(model), attention=(AttentionGroup(32, 8, 128),), extra={"vllm_kernels": {"max_lora_rank": 16}}
+    )
+    with LiveObjects(object()):
+        assert lora.LoraKernel.is_reached(config)
+        assert lora.Projection(4096, (4096, 1024, 1024)) in list(lora.projections(config))
+        assert not lora.LoraKernel.is_reached(dataclasses.replace(config, model=""))
 
 
 def test_where_no_model_is_named_layers_are_waited_for():

@@ -45,8 +45,8 @@ class Settings:
         max_logprobs: vLLM's `--max-logprobs`; -1 for the whole vocabulary.
         logprobs_mode: vLLM's `--logprobs-mode`.
         linear_backend: vLLM's `--linear-backend`. `auto` and `deep_gemm` take FP8 linear layers to run on DeepGEMM.
-        n_multiprocessors: Of the target's device, for which DeepGEMM makes its kernels; 0 for this process's GPU, else for the
-            architecture's usual part: 132 (H100 SXM, H200), 148 (B200, B300).
+        n_multiprocessors: Of the target's device, for which DeepGEMM makes its kernels; 0 for this process's GPU, else by
+            `device_name`, else for the architecture's usual part: 132 (H100 SXM, H200), 148 (B200, B300).
         max_lora_rank: vLLM's `--max-lora-rank` where LoRA is enabled, else 0.
     """
 

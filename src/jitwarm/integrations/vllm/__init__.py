@@ -8,7 +8,7 @@ stands `exposition`: vLLM's page of metrics, in the process that serves it.
 import os
 import time
 
-from jitwarm.environment import CACHE_VARIABLES, default_root, is_disabled, join_lineage, manages_caches
+from jitwarm.environment import CACHE_VARIABLES, default_root, is_disabled, join_lineage, manages_caches, place_caches
 
 _READY_FILE = "JITWARM_READY_FILE"
 # When and where `register` ran; the event log is opened much later, in a worker, and told then.
@@ -78,5 +78,4 @@ def _place_caches() -> None:
     """Point the compilers' caches under our root before anyone else moves them; a user's value wins."""
     if not manages_caches():
         return
-    for variable, directory in CACHE_VARIABLES.items():
-        os.environ.setdefault(variable, os.path.join(default_root(), directory))  # noqa: PTH118 - pathlib costs milliseconds
+    place_caches(CACHE_VARIABLES, default_root())

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jitwarm import environment
 from jitwarm.contract.config import WarmupConfig
 from jitwarm.environment import CACHE_VARIABLES, default_root
 from jitwarm.settings import Asked, read_leniently
@@ -62,5 +63,4 @@ def place_caches(asked: Asked) -> None:
     """Point the compilers' caches under the root that the settings name; a user's value wins."""
     forget_default_caches()
     if asked.settings.manage_caches:
-        for variable, directory in CACHE_VARIABLES.items():
-            os.environ.setdefault(variable, str(asked.settings.root / directory))
+        environment.place_caches(CACHE_VARIABLES, str(asked.settings.root))
